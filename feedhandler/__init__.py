@@ -1,0 +1,1 @@
+"""Low-latency WebSocket feed handler: books you can trust, in shared memory."""

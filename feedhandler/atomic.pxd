@@ -1,0 +1,66 @@
+"""Acquire and release on words that several processes share.
+
+The C is in this file, so that embedders need no include path. C11 semantics by the
+GCC/Clang builtins; the words must be naturally aligned.
+"""
+
+from libc.stdint cimport uint32_t, uint64_t
+
+
+cdef extern from *:
+    """
+    #ifndef FH_ATOMIC_PXD
+    #define FH_ATOMIC_PXD
+    #include <stdint.h>
+
+    static inline uint64_t fh_load_acquire(const uint64_t *word)
+    {
+        return __atomic_load_n(word, __ATOMIC_ACQUIRE);
+    }
+    static inline uint64_t fh_load_relaxed(const uint64_t *word)
+    {
+        return __atomic_load_n(word, __ATOMIC_RELAXED);
+    }
+    static inline void fh_store_release(uint64_t *word, uint64_t value)
+    {
+        __atomic_store_n(word, value, __ATOMIC_RELEASE);
+    }
+    static inline void fh_store_relaxed(uint64_t *word, uint64_t value)
+    {
+        __atomic_store_n(word, value, __ATOMIC_RELAXED);
+    }
+    static inline uint32_t fh_load_acquire32(const uint32_t *word)
+    {
+        return __atomic_load_n(word, __ATOMIC_ACQUIRE);
+    }
+    static inline void fh_store_release32(uint32_t *word, uint32_t value)
+    {
+        __atomic_store_n(word, value, __ATOMIC_RELEASE);
+    }
+    static inline void fh_fence_acquire(void)
+    {
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    }
+    static inline void fh_fence_release(void)
+    {
+        __atomic_thread_fence(__ATOMIC_RELEASE);
+    }
+    static inline void fh_pause(void)
+    {
+    #if defined(__x86_64__) || defined(__i386__)
+        __builtin_ia32_pause();
+    #elif defined(__aarch64__)
+        __asm__ __volatile__("yield");
+    #endif
+    }
+    #endif
+    """
+    uint64_t load_acquire "fh_load_acquire"(const uint64_t *word) noexcept nogil
+    uint64_t load_relaxed "fh_load_relaxed"(const uint64_t *word) noexcept nogil
+    void store_release "fh_store_release"(uint64_t *word, uint64_t value) noexcept nogil
+    void store_relaxed "fh_store_relaxed"(uint64_t *word, uint64_t value) noexcept nogil
+    uint32_t load_acquire32 "fh_load_acquire32"(const uint32_t *word) noexcept nogil
+    void store_release32 "fh_store_release32"(uint32_t *word, uint32_t value) noexcept nogil
+    void fence_acquire "fh_fence_acquire"() noexcept nogil
+    void fence_release "fh_fence_release"() noexcept nogil
+    void cpu_pause "fh_pause"() noexcept nogil

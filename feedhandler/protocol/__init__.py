@@ -1,0 +1,1 @@
+"""The vocabulary of the API, both directions, with no behaviour."""
