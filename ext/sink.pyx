@@ -15,6 +15,10 @@ cdef class Sink:
                       const LevelsView *levels) except -1:
         return 0
 
+    cdef int on_depth(self, const Quote *quote, uint64_t sequence, uint32_t epoch,
+                      const LevelsView *levels) except -1:
+        return 0
+
     cdef int on_trade(self, const Trade *trade) except -1:
         return 0
 
@@ -26,40 +30,53 @@ cdef class Sink:
 
 
 cdef class Tee(Sink):
-    """Give every event to *first*, then to *second*, also when *first* raised."""
+    """Give every event to *first*, then to *second*.
 
-    def __cinit__(self, Sink first not None, Sink second not None):
+    What *first* raises is given to *on_error* and goes no further: an embedder's mistake
+    must not keep a quote from everybody else.
+    """
+
+    def __cinit__(self, Sink first not None, Sink second not None, on_error not None):
         self.first = first
         self.second = second
+        self.on_error = on_error
 
     cdef int on_quote(self, const Quote *quote, uint64_t sequence, uint32_t epoch,
                       const LevelsView *levels) except -1:
         try:
             self.first.on_quote(quote, sequence, epoch, levels)
-        finally:
-            self.second.on_quote(quote, sequence, epoch, levels)
-        return 0
+        except Exception as error:
+            self.on_error(error)
+        return self.second.on_quote(quote, sequence, epoch, levels)
+
+    cdef int on_depth(self, const Quote *quote, uint64_t sequence, uint32_t epoch,
+                      const LevelsView *levels) except -1:
+        try:
+            self.first.on_depth(quote, sequence, epoch, levels)
+        except Exception as error:
+            self.on_error(error)
+        return self.second.on_depth(quote, sequence, epoch, levels)
 
     cdef int on_trade(self, const Trade *trade) except -1:
         try:
             self.first.on_trade(trade)
-        finally:
-            self.second.on_trade(trade)
-        return 0
+        except Exception as error:
+            self.on_error(error)
+        return self.second.on_trade(trade)
 
     cdef int on_ticker(self, const Ticker *ticker) except -1:
         try:
             self.first.on_ticker(ticker)
-        finally:
-            self.second.on_ticker(ticker)
-        return 0
+        except Exception as error:
+            self.on_error(error)
+        return self.second.on_ticker(ticker)
 
     cdef int on_candle(self, int instrument, int interval, const Candle *candle) except -1:
         try:
             self.first.on_candle(instrument, interval, candle)
-        finally:
-            self.second.on_candle(instrument, interval, candle)
-        return 0
+        except Exception as error:
+            self.on_error(error)
+        return self.second.on_candle(instrument, interval, candle)
 
 
 class QuoteEvent(NamedTuple):

@@ -1,1 +1,67 @@
-"""Low-latency WebSocket feed handler: books you can trust, in shared memory."""
+"""Low-latency WebSocket feed handler: books you can trust, in shared memory.
+
+Names are imported when they are first used: a consumer that only calls attach() loads
+neither asyncio nor picows.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from feedhandler.config import FeedConfig, Instrument
+    from feedhandler.consumer import MarketData, attach
+    from feedhandler.errors import FeedError
+    from feedhandler.handler import FeedHandler
+    from feedhandler.records import Flags, TradeFlags, flag_names, trade_flag_names
+    from feedhandler.session import Event, TrackedBook
+    from feedhandler.sink import PythonSink, Sink
+
+__all__ = [
+    "Event",
+    "FeedConfig",
+    "FeedError",
+    "FeedHandler",
+    "Flags",
+    "Instrument",
+    "MarketData",
+    "PythonSink",
+    "Sink",
+    "TrackedBook",
+    "TradeFlags",
+    "attach",
+    "flag_names",
+    "trade_flag_names",
+]
+
+_HOMES = {
+    "Event": "session",
+    "FeedConfig": "config",
+    "FeedError": "errors",
+    "FeedHandler": "handler",
+    "Flags": "records",
+    "Instrument": "config",
+    "MarketData": "consumer",
+    "PythonSink": "sink",
+    "Sink": "sink",
+    "TrackedBook": "session",
+    "TradeFlags": "records",
+    "attach": "consumer",
+    "flag_names": "records",
+    "trade_flag_names": "records",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module (PEP 562)."""
+    try:
+        home = _HOMES[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, imported yet or not."""
+    return sorted(set(globals()) | set(__all__))

@@ -1,8 +1,7 @@
 """Where normalised events go, and who sees raw frames.
 
 A Sink is called on the loop's thread, with the GIL, before the next frame is read. What
-it is given is lent for the length of the call. An exception is counted and reported by
-the session; it never stops the feed.
+it is given is lent for the length of the call.
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -14,15 +13,18 @@ cdef class Sink:
     # *sequence* is the venue's, in full; *epoch* the session epoch, in full.
     cdef int on_quote(self, const Quote *quote, uint64_t sequence, uint32_t epoch,
                       const LevelsView *levels) except -1
+    # As on_quote, for a change below the top while quotes are published on changes only.
+    cdef int on_depth(self, const Quote *quote, uint64_t sequence, uint32_t epoch,
+                      const LevelsView *levels) except -1
     cdef int on_trade(self, const Trade *trade) except -1
     cdef int on_ticker(self, const Ticker *ticker) except -1
     cdef int on_candle(self, int instrument, int interval, const Candle *candle) except -1
 
 
 cdef class Tee(Sink):
-    # First one, then the other; the second is called even when the first raised.
     cdef Sink first
     cdef Sink second
+    cdef object on_error
 
 
 cdef class PythonSink(Sink):

@@ -1,0 +1,1 @@
+"""Benchmarks: programs with prose; see README.md."""

@@ -1,0 +1,190 @@
+"""What stands between picows and a Session: a translation, not a place to think.
+
+picows parses frames; the rules of RFC 6455 that it leaves to its users are kept here:
+reserved bits, the order and size of fragments, the close handshake, silence after it.
+"""
+
+import asyncio
+
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
+from picows.picows cimport WSCloseCode, WSMsgType
+
+from feedhandler.clock cimport monotonic_ns
+from feedhandler.session cimport Action, FRAME_TO_RING
+
+from feedhandler.protocol.codes import is_wire_code
+
+
+cdef enum:
+    SAMPLE = 64                 # one message in so many has its latency recorded
+    ABNORMAL = 1006             # no close frame came
+
+
+cdef class Listener(WSListener):
+    """Feed one connection's frames to a Session and put what it says on the wire.
+
+    *on_events* is called, without arguments, when the session has events. Nothing that
+    the venue sends makes a callback raise. The loop's thread only.
+    """
+
+    def __cinit__(self, Session session not None, on_events not None,
+                  Py_ssize_t max_message_bytes=4 << 20):
+        self.session = session
+        self.on_events = on_events
+        self.max_message_bytes = max_message_bytes
+        self.fragments = bytearray()
+        self.close_reason = ""
+        self.closed = asyncio.get_running_loop().create_future()
+
+    cpdef on_ws_connected(self, WSTransport transport):
+        self.transport = transport
+        self.act(self.session.opened(monotonic_ns()))
+
+    cpdef on_ws_frame(self, WSTransport transport, WSFrame frame):
+        cdef int actions = 0
+        cdef uint64_t records = self.session.records
+        if not self.reading:
+            # One stamp for all that one read brought: the clock costs more than the ring.
+            self.recv_ns = monotonic_ns()
+            self.reading = True
+        if (
+            (frame.msg_type == WSMsgType.TEXT or frame.msg_type == WSMsgType.BINARY)
+            and frame.fin
+            and not (frame.rsv1 | frame.rsv2 | frame.rsv3 | self.closing | self.in_message)
+            and frame.payload_size <= self.max_message_bytes
+        ):
+            actions = self.session.feed(frame.payload_ptr, frame.payload_size, self.recv_ns)
+            self.frames += 1
+            if self.frames % SAMPLE == 0 and self.session.records != records:
+                self.session.counters.record(FRAME_TO_RING, monotonic_ns() - self.recv_ns)
+        else:
+            actions = self.special(frame)
+        if actions & Action.RESYNC:
+            self.resync = True
+        if frame.last_in_buffer:
+            self.reading = False
+            if self.resync:
+                # All books that one read left behind go into one request.
+                self.resync = False
+                actions |= self.session.collect(self.recv_ns)
+        if actions or self.session.events:
+            self.act(actions)
+
+    cpdef on_ws_disconnected(self, WSTransport transport):
+        handshake = transport.close_handshake
+        if self.close_code is None:
+            if handshake is not None and handshake.sent is not None:
+                # picows found a breach of the protocol and closed by itself.
+                self.close_code = int(handshake.sent.code)
+                self.close_reason = f"protocol error: {handshake.sent.reason}"
+                self.session.malformed(self.close_reason)
+            else:
+                self.close_code = ABNORMAL
+                self.close_reason = "connection lost"
+        self.session.closed(monotonic_ns())
+        if not self.closed.done():
+            self.closed.set_result(None)
+        self.on_events()
+
+    cdef int act(self, int actions) except -1:
+        if actions & Action.SEND and not self.closing:
+            for message in self.session.take_outbox():
+                self.transport.send(WSMsgType.TEXT, message)
+        if actions & Action.CLOSE:
+            self.abandon(self.session.close_reason)
+        if self.session.events:
+            self.on_events()
+        return 0
+
+    cdef int special(self, WSFrame frame) except -1:
+        """Take every frame that is not a whole message of the right size."""
+        if frame.msg_type == WSMsgType.CLOSE:
+            return self.close(int(frame.get_close_code()), frame.get_close_reason() or "")
+        if self.closing:
+            return 0
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+            return self.refuse(WSCloseCode.PROTOCOL_ERROR, "reserved bits set")
+        if frame.msg_type == WSMsgType.PING:
+            self.transport.send_pong(frame.get_payload_as_bytes())
+            return 0
+        if frame.msg_type == WSMsgType.PONG:
+            return 0
+        if (frame.msg_type == WSMsgType.CONTINUATION) != self.in_message:
+            return self.refuse(WSCloseCode.PROTOCOL_ERROR, "fragments out of order")
+        return self.fragment(frame)
+
+    cdef int fragment(self, WSFrame frame) except -1:
+        """Assemble a message; one that is too large is dropped and counted, not kept."""
+        cdef int actions = 0
+        self.in_message = not frame.fin
+        if len(self.fragments) + frame.payload_size > self.max_message_bytes:
+            self.discarding = True
+            self.fragments.clear()
+        if not self.discarding:
+            self.fragments += frame.get_payload_as_bytes()
+        if frame.fin:
+            if self.discarding:
+                self.session.malformed(f"a message is over {self.max_message_bytes} bytes")
+                actions = Action.RESYNC
+            else:
+                actions = self.session.feed(
+                    PyByteArray_AS_STRING(self.fragments),
+                    PyByteArray_GET_SIZE(self.fragments),
+                    self.recv_ns,
+                )
+            self.discarding = False
+            self.fragments = bytearray()
+        return actions
+
+    cdef int close(self, int code, str reason) except -1:
+        """Take a close frame: answer it, then let go of the socket."""
+        if self.close_code is None:
+            self.close_code = code if is_wire_code(code) else ABNORMAL
+            self.close_reason = reason
+        if not self.closing:
+            self.closing = True
+            self.session.closing(monotonic_ns())
+            self.transport.send_close(<WSCloseCode> (code if is_wire_code(code) else 1000))
+        self.transport.disconnect()
+        return 0
+
+    def refuse(self, int code, str reason) -> int:
+        """End the connection over a breach of the WebSocket protocol."""
+        self.session.malformed(reason)
+        self.begin_close(code, reason)
+        return 0
+
+    def begin_close(self, int code, str reason):
+        """Send a close frame; the venue's answer or the host's deadline does the rest."""
+        if self.closing or self.transport is None:
+            return
+        self.closing = True
+        self.close_code = code
+        self.close_reason = reason
+        self.session.closing(monotonic_ns())
+        self.transport.send_close(<WSCloseCode> code, reason.encode()[:123])
+
+    def abandon(self, reason):
+        """Give up a connection that is of no more use, without waiting for anybody."""
+        if self.closing:
+            return
+        self.closing = True
+        self.close_code = ABNORMAL
+        self.close_reason = reason or "given up"
+        self.session.closing(monotonic_ns())
+        self.transport.send_close(<WSCloseCode> 1001)
+        self.transport.disconnect(False)
+
+    def abort(self):
+        """Drop the socket at once."""
+        if self.transport is not None:
+            self.transport.disconnect(False)
+
+    def tick(self):
+        """Let time pass for the session and do what it then asks for."""
+        self.act(self.session.tick(monotonic_ns()))
+
+    def flush(self):
+        """Send what the session wants sent outside of a read."""
+        if self.transport is not None and not self.closing:
+            self.act(self.session.collect(monotonic_ns()))

@@ -1,0 +1,195 @@
+"""The client's configuration: TOML into frozen Structs; its only defaults."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from feedhandler.protocol.channels import (
+    INTERVAL_MS,
+    MARKET_DATA,
+    MAX_DEPTH,
+    Channel,
+    format_channel,
+    is_symbol,
+)
+from feedhandler.settings import convert, decode_toml, read_toml
+
+__all__ = [
+    "Credentials",
+    "FeedConfig",
+    "Instrument",
+    "Limits",
+    "Loop",
+    "Shm",
+    "as_values",
+    "build",
+    "load",
+    "parse",
+]
+
+PositiveInt = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(ge=0)]
+ChannelKind = Literal["orderbook", "trades", "ticker", "candles"]
+
+
+class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the TOML file."""
+
+
+class Credentials(_Section, frozen=True):
+    """Which key to use, and where its secret is; the secret itself is never in here."""
+
+    api_key: str = ""
+    secret_file: str = ""
+
+
+class Shm(_Section, frozen=True):
+    """The shared-memory segments of the feed."""
+
+    name: str = "md"
+    capacity: PositiveInt = 131_072
+    """Records in each ring, a power of two: peak rate x longest stall x 4."""
+    board_levels: Annotated[int, Meta(ge=1, le=100)] = 10
+    instruments: Annotated[int, Meta(ge=1, le=65_535)] = 1024
+    """How many instruments the directory has room for, as long as the feed runs."""
+    mode: Literal[0o600, 0o640] = 0o600
+    """Who may read: 0o600 we alone, 0o640 the group as well."""
+    directory: str = "/dev/shm"
+
+
+class Loop(_Section, frozen=True):
+    """How the event loop waits, and the core that it is pinned to (-1: none)."""
+
+    mode: Literal["block"] = "block"
+    cpu: Annotated[int, Meta(ge=-1)] = -1
+
+
+class Limits(_Section, frozen=True):
+    """What we allow the venue, ourselves and the clock."""
+
+    connections: Annotated[int, Meta(ge=1, le=100)] = 5
+    subscriptions_per_connection: Annotated[int, Meta(ge=1)] = 50
+    subscribe_per_minute: PositiveInt = 45
+    other_per_minute: PositiveInt = 180
+    max_message_bytes: Annotated[int, Meta(ge=1024, le=64 << 20)] = 4 << 20
+    connect_timeout_s: Seconds = 5.0
+    close_timeout_s: Seconds = 2.0
+    reconnect_base_s: Seconds = 1.0
+    reconnect_attempts: Annotated[int, Meta(ge=0)] = 10
+    reconnect_jitter: Annotated[float, Meta(ge=0, lt=1)] = 0.2
+    retry_forever: bool = False
+
+
+class Instrument(_Section, frozen=True):
+    """One instrument, and what to subscribe to."""
+
+    symbol: str
+    depth: Annotated[int, Meta(ge=1, le=MAX_DEPTH)] = 10
+    channels: tuple[ChannelKind, ...] = ("orderbook", "trades")
+    intervals: tuple[str, ...] = ("1m",)
+    """Candle intervals; only with "candles" among the channels."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is outside the grammar of channel names."""
+        if not is_symbol(self.symbol):
+            raise ValueError(f"symbol {self.symbol!r} is not 1 to 32 of A-Z 0-9 . _ -")
+        if not self.channels:
+            raise ValueError(f"instrument {self.symbol} has no channels")
+        for interval in self.intervals:
+            if interval not in INTERVAL_MS:
+                raise ValueError(
+                    f"interval {interval!r} of {self.symbol} is not one of "
+                    f"{', '.join(INTERVAL_MS)}"
+                )
+
+    def channel_names(self) -> list[str]:
+        """Return the names of the channels to subscribe to."""
+        names = []
+        for kind in dict.fromkeys(self.channels):
+            if kind == "orderbook":
+                names.append(Channel(kind, self.symbol, depth=self.depth))
+            elif kind == "candles":
+                names += [
+                    Channel(kind, self.symbol, interval=i) for i in self.intervals
+                ]
+            else:
+                names.append(Channel(kind, self.symbol))
+        return [format_channel(name) for name in names]
+
+
+class FeedConfig(_Section, frozen=True):
+    """One feed, as written in the TOML file."""
+
+    url: str = "wss://api.tradingplatform.example.com"
+    """The venue's base URL; the endpoints' paths are added to it."""
+    credentials: Credentials = Credentials()
+    shm: Shm = Shm()
+    loop: Loop = Loop()
+    limits: Limits = Limits()
+    publish: Literal["every", "changes"] = "every"
+    resync_interval: Seconds = 0.0
+    """Seconds between two audits of a book against a fresh snapshot; 0: none."""
+    allow_plaintext: bool = False
+    instruments: tuple[Instrument, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check what types cannot say."""
+        _check_url(self.url, self.allow_plaintext)
+        capacity = self.shm.capacity
+        if capacity & (capacity - 1) or not 64 <= capacity <= 1 << 28:
+            raise ValueError(
+                f"shm.capacity {capacity} is not a power of two from 64 to 2**28"
+            )
+        seen = set()
+        for instrument in self.instruments:
+            if instrument.symbol in seen:
+                raise ValueError(f"instrument {instrument.symbol} is configured twice")
+            seen.add(instrument.symbol)
+        room = self.limits.connections * self.limits.subscriptions_per_connection
+        wanted = sum(len(i.channel_names()) for i in self.instruments)
+        if wanted > room:
+            raise ValueError(
+                f"{wanted} channels do not fit {self.limits.connections} connections of "
+                f"{self.limits.subscriptions_per_connection} subscriptions"
+            )
+
+    @property
+    def market_data_url(self) -> str:
+        """The URL of the market-data endpoint."""
+        return self.url.rstrip("/") + MARKET_DATA
+
+
+def _check_url(url: str, allow_plaintext: bool) -> None:
+    scheme, separator, rest = url.partition("://")
+    host = rest.split("/", 1)[0].rsplit("@", 1)[-1]
+    name = host[1:].split("]")[0] if host.startswith("[") else host.split(":")[0]
+    if scheme not in ("ws", "wss") or not separator or not name:
+        raise ValueError(f"url {url!r} is not ws://… or wss://…")
+    loopback = name in ("localhost", "::1") or name.startswith("127.")
+    if scheme == "ws" and not loopback and not allow_plaintext:
+        raise ValueError(
+            f"url {url!r} is plaintext to another machine; use wss:// or set "
+            "allow_plaintext = true"
+        )
+
+
+def load(path: str) -> FeedConfig:
+    """Read a feed's TOML file. Raises ConfigError, naming the key and what was expected."""
+    return read_toml(path, FeedConfig)
+
+
+def parse(text: str) -> FeedConfig:
+    """Read a feed's configuration from TOML text; see load()."""
+    return decode_toml(text.encode(), FeedConfig, "configuration")
+
+
+def as_values(config: FeedConfig) -> dict[str, Any]:
+    """Turn a FeedConfig into plain values, for build()."""
+    values: dict[str, Any] = msgspec.to_builtins(config)
+    return values
+
+
+def build(values: dict[str, Any]) -> FeedConfig:
+    """Make a FeedConfig from plain values, checked as a file would be."""
+    return convert(values, FeedConfig, "configuration")

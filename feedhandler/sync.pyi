@@ -1,0 +1,16 @@
+from enum import IntEnum
+
+class Verdict(IntEnum):
+    HOLD = 0
+    SKIP = 1
+    APPLY = 2
+    RESYNC = 3
+
+class Sync:
+    @property
+    def applied(self) -> int: ...
+    @property
+    def is_in_sync(self) -> bool: ...
+    def on_delta(self, sequence: int) -> Verdict: ...
+    def on_snapshot(self, sequence: int) -> None: ...
+    def on_loss(self) -> bool: ...
