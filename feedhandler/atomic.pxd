@@ -11,6 +11,7 @@ cdef extern from *:
     """
     #ifndef FH_ATOMIC_PXD
     #define FH_ATOMIC_PXD
+    #include <stddef.h>
     #include <stdint.h>
 
     static inline uint64_t fh_load_acquire(const uint64_t *word)
@@ -45,6 +46,23 @@ cdef extern from *:
     {
         __atomic_thread_fence(__ATOMIC_RELEASE);
     }
+    /* Payload of a seqlock: words of any type (hence may_alias), each relaxed. */
+    typedef uint64_t __attribute__((may_alias)) fh_word;
+
+    static inline void fh_store_words(void *shared, const void *own, size_t words)
+    {
+        fh_word *to = (fh_word *)shared;
+        const fh_word *from = (const fh_word *)own;
+        for (size_t i = 0; i < words; i++)
+            __atomic_store_n(&to[i], from[i], __ATOMIC_RELAXED);
+    }
+    static inline void fh_load_words(void *own, const void *shared, size_t words)
+    {
+        fh_word *to = (fh_word *)own;
+        const fh_word *from = (const fh_word *)shared;
+        for (size_t i = 0; i < words; i++)
+            to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+    }
     static inline void fh_pause(void)
     {
     #if defined(__x86_64__) || defined(__i386__)
@@ -63,4 +81,6 @@ cdef extern from *:
     void store_release32 "fh_store_release32"(uint32_t *word, uint32_t value) noexcept nogil
     void fence_acquire "fh_fence_acquire"() noexcept nogil
     void fence_release "fh_fence_release"() noexcept nogil
+    void store_words "fh_store_words"(void *shared, const void *own, size_t words) noexcept nogil
+    void load_words "fh_load_words"(void *own, const void *shared, size_t words) noexcept nogil
     void cpu_pause "fh_pause"() noexcept nogil
