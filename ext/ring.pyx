@@ -1,0 +1,447 @@
+"""A broadcast of fixed-size records over any buffer: Ring writes, Reader reads.
+
+The letters and numbers in comments (W1, R3, B2) are the steps whose order is proven.
+"""
+
+import json
+import re
+
+import numpy as np
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport INT64_MAX, int64_t, uint64_t
+from libc.string cimport memcpy
+
+from feedhandler.atomic cimport (
+    cpu_pause,
+    fence_acquire,
+    fence_release,
+    load_acquire,
+    load_relaxed,
+    load_words,
+    store_release,
+    store_words,
+)
+from feedhandler.clock cimport monotonic_ns
+from feedhandler.segment cimport BUSY, DATA_OFFSET, GENERIC, LINE, QUOTES, TRADES, StreamKind
+
+from feedhandler.errors import RingInvalid
+from feedhandler.records import QUOTE, TRADE
+from feedhandler.segment import Origin, align, capacity_for
+
+
+cdef extern from *:
+    """
+    #include <sys/prctl.h>
+    #include <time.h>
+
+    /* Sleep for about *ns*; with the default slack of 50 us it would be 66 at least. */
+    static void fh_nap(long ns)
+    {
+        struct timespec nap = {0, ns};
+        nanosleep(&nap, NULL);
+    }
+    static int fh_set_timer_slack(int ns)
+    {
+        int before = prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0);
+        prctl(PR_SET_TIMERSLACK, (unsigned long)ns, 0, 0, 0);
+        return before;
+    }
+    """
+    void nap "fh_nap"(long ns) noexcept nogil
+    int set_timer_slack "fh_set_timer_slack"(int ns) noexcept nogil
+
+
+cdef enum:
+    LAPS = 64                   # times next() lets itself be lapped before it gives up
+    LINE_WORDS = 7              # payload words of a 64-byte slot
+    SPIN_NS = 20_000
+    NAP_NS = 1_000
+    NAP_MAX_NS = 100_000
+    SLICE_NS = 50_000_000       # how long wait() goes without looking for signals
+    WATCH_NS = 100_000_000
+
+_FORMAT = re.compile(r"[<|][uif][1248]|\|S[1-9][0-9]{0,3}")
+_NO_ORIGIN = Origin(epoch=1)
+
+
+def schema_of(dtype) -> str:
+    """Return the text that describes *dtype* in a ring's meta page."""
+    fields = [
+        [name, dtype[name].str, dtype.fields[name][1]] for name in dtype.names or ()
+    ]
+    return json.dumps(fields, separators=(",", ":"))
+
+
+def dtype_of(schema: str, record_size: int):
+    """Build the dtype that *schema* describes, of which nothing is believed."""
+    try:
+        fields = json.loads(schema)
+        for name, form, offset in fields:
+            if not (isinstance(name, str) and isinstance(form, str)):
+                raise ValueError("names and formats are not text")
+            if not _FORMAT.fullmatch(form) or type(offset) is not int or offset < 0:
+                raise ValueError(f"field {name!r} is {form!r} at {offset!r}")
+        names, formats, offsets = zip(*fields)
+        return np.dtype(
+            {
+                "names": list(names),
+                "formats": list(formats),
+                "offsets": list(offsets),
+                "itemsize": record_size,
+            }
+        )
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise RingInvalid(f"schema is not that of a record: {error}") from None
+
+
+cdef object padded(object dtype, int slot_size):
+    """Return *dtype* with the slot's size, so that records can be copied in one piece."""
+    if dtype.itemsize == slot_size:
+        return dtype
+    return np.dtype(
+        {
+            "names": list(dtype.names),
+            "formats": [dtype[name] for name in dtype.names],
+            "offsets": [dtype.fields[name][1] for name in dtype.names],
+            "itemsize": slot_size,
+        }
+    )
+
+
+cdef StreamKind kind_of(object dtype):
+    if dtype == QUOTE:
+        return QUOTES
+    if dtype == TRADE:
+        return TRADES
+    return GENERIC
+
+
+cdef class Ring(SegmentWriter):
+    """The one writer of a ring of *dtype* records over *buffer*, which it formats.
+
+    The first field of *dtype* is the slot's own 8-byte word. *capacity* is a power of two.
+    """
+
+    def __init__(self, buffer, dtype, capacity: int, origin=_NO_ORIGIN):
+        slot_size = align(dtype.itemsize, LINE)
+        self.format(
+            buffer, kind_of(dtype), capacity, slot_size, dtype.itemsize,
+            DATA_OFFSET, schema_of(dtype), origin,
+        )
+        self.mask = capacity - 1
+        self.slot_size = slot_size
+        self.record_size = dtype.itemsize
+        self.scratch = bytearray(slot_size)
+        self.slots = self.base + DATA_OFFSET
+        self.seal()
+
+    @staticmethod
+    def size_for(dtype, capacity: int) -> int:
+        """Return the bytes that a ring of *capacity* such records takes."""
+        if capacity != capacity_for(capacity):
+            raise ValueError(f"capacity is {capacity}, not a power of two of 64 to 2^28")
+        return align(DATA_OFFSET + capacity * align(dtype.itemsize, LINE), 4096)
+
+    cdef void forget(self) noexcept:
+        self.slots = NULL
+
+    @property
+    def published(self) -> int:
+        """How many records were published: the index of the next."""
+        return self.count
+
+    cdef void publish(self, const void *record) noexcept nogil:
+        cdef uint64_t number = self.count + 1
+        cdef const char *payload = <const char *> record + sizeof(uint64_t)
+        cdef uint64_t *slot
+        if self.slots == NULL:
+            return
+        slot = <uint64_t *> (self.slots + (self.count & self.mask) * self.slot_size)
+        store_release(slot, BUSY | number)                      # W1: after head(n)
+        fence_release()                                         # W2
+        if self.slot_size == LINE:
+            store_words(slot + 1, payload, LINE_WORDS)         # W3
+        else:
+            store_words(slot + 1, payload, self.slot_size / sizeof(uint64_t) - 1)
+        store_release(slot, number)                             # W4
+        store_release(&self.live.head, number)                  # W5: per record, never later
+        self.count = number
+
+    cdef void flush(self) noexcept nogil:
+        # Nobody sleeps on wake_seq yet: segments are made without the WAKE flag.
+        pass
+
+    def publish_record(self, record) -> None:
+        """Publish *record*, any buffer of the dtype's size; its first word is ignored."""
+        cdef Py_buffer view
+        cdef char *scratch = PyByteArray_AS_STRING(self.scratch)
+        PyObject_GetBuffer(record, &view, PyBUF_SIMPLE)
+        try:
+            if view.len != self.record_size:
+                raise ValueError(f"record is {view.len} bytes, not {self.record_size}")
+            memcpy(scratch, view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+        self.publish(scratch)
+
+
+cdef class Reader(SegmentReader):
+    """A position in a ring, and the exact number of records that were lost on the way.
+
+    *start* is "new" (what comes from now on), "oldest" (what is still there) or the number
+    of a record. A reader that was lapped goes on half a ring behind the writer, or with
+    *on_lap* "latest" at the newest record. With *dtype* only a ring of those records will
+    do. At every return: received + lost == position - start.
+
+    Arrays from poll() are private copies, and stay as they are. Not for two threads.
+    """
+
+    def __init__(self, buffer, dtype=None, *, start="new", str on_lap="half"):
+        if on_lap not in ("half", "latest"):
+            raise ValueError(f"on_lap is {on_lap!r}, not 'half' or 'latest'")
+        self.latest = on_lap == "latest"
+        self.expected = None if dtype is None else schema_of(dtype)
+        self.rebind(buffer, start)
+        self.resets = 0
+
+    def rebind(self, buffer, start) -> None:
+        """Go on in another segment, from *start*; the position and the loss start anew."""
+        cdef uint64_t head
+        self.bind(buffer)
+        head = load_acquire(&self.live.head)
+        try:
+            self.cursor = first_record(start, head, self.meta.capacity)
+        except BaseException:
+            self.release()
+            raise
+        self.origin = self.cursor
+        self.missed = 0
+        self.watch_ns = 0
+        self.mask = self.meta.capacity - 1
+        self.capacity = self.meta.capacity
+        self.slot_size = self.meta.slot_size
+        self.slots = self.base + <uint64_t> self.meta.slots_offset
+        self.resets += 1
+
+    cdef int accept(self, object meta) except -1:
+        if self.expected is not None and meta.schema != self.expected:
+            raise RingInvalid(f"records are {meta.schema}, not {self.expected}")
+        record = dtype_of(meta.schema, meta.record_size)
+        if kind_of(record) != meta.kind:
+            raise RingInvalid(f"stream kind is {meta.kind}, not {kind_of(record)}")
+        self.dtype = padded(record, meta.slot_size)
+        self.empty = np.empty(0, self.dtype)
+        return 0
+
+    cdef void forget(self) noexcept:
+        self.slots = NULL
+
+    @property
+    def position(self) -> int:
+        """The number of the record wanted next."""
+        return self.cursor
+
+    @property
+    def start(self) -> int:
+        """The position at the start."""
+        return self.origin
+
+    @property
+    def lost(self) -> int:
+        """How many records were overwritten before they were read."""
+        return self.missed
+
+    @property
+    def received(self) -> int:
+        """How many records were read."""
+        return self.cursor - self.origin - self.missed
+
+    @property
+    def epoch(self) -> int:
+        """The life of the writer that these records come from."""
+        return self.meta.origin.epoch
+
+    cdef int next(self, void *out) noexcept nogil:
+        cdef const uint64_t *slot
+        cdef uint64_t seq, head
+        cdef int _lap
+        if self.slots == NULL:
+            return EMPTY
+        for _lap in range(LAPS):
+            slot = <const uint64_t *> (
+                self.slots + (self.cursor & self.mask) * self.slot_size)
+            seq = load_acquire(slot)                            # R1
+            if seq == self.cursor + 1:
+                load_words(<uint64_t *> out + 1, slot + 1,
+                           self.slot_size / sizeof(uint64_t) - 1)   # R2
+                fence_acquire()                                 # R3
+                if load_relaxed(slot) == seq:                   # R4
+                    (<uint64_t *> out)[0] = seq
+                    self.cursor += 1
+                    return RECORD
+                continue        # never act on R4's word: it was not acquired
+            if (seq & ~BUSY) <= self.cursor + 1:
+                return EMPTY    # of an older lap, or being written now
+            head = load_acquire(&self.live.head)                # R5
+            if not lapped(head, self.cursor, self.capacity):
+                return EMPTY    # no writer of ours: head is at least a lap ahead of us
+            skip(self, head)
+        return EMPTY
+
+    def poll(self, Py_ssize_t max=4096):
+        """Return up to *max* new records as an array of its own, of length 0 if none."""
+        cdef uint64_t head
+        if self.slots == NULL:
+            raise ValueError("reader is released")
+        head = load_acquire(&self.live.head)                    # B1
+        if <int64_t> (head - self.cursor) > 0:
+            return take(self, head, max)
+        if self.watched and monotonic_ns() >= self.watch_ns:
+            self.watch_ns = monotonic_ns() + WATCH_NS
+            return self.idle(max)
+        return self.empty
+
+    def idle(self, Py_ssize_t max):
+        """Say what to return when there is nothing to read; every 100 ms if *watched*."""
+        return self.empty
+
+    def take_one(self):
+        """Return the next record, or none, as a slot reader sees it.
+
+        It can be one that was complete when its writer died, but not yet counted.
+        """
+        if self.slots == NULL:
+            raise ValueError("reader is released")
+        raw = PyByteArray_FromStringAndSize(NULL, self.slot_size)
+        if self.next(PyByteArray_AS_STRING(raw)) == EMPTY:
+            return self.empty
+        return np.frombuffer(raw, self.dtype)
+
+    def has_next(self) -> bool:
+        """Say if there is a next record, counted by its writer or only just complete."""
+        cdef const char *slot
+        if self.slots == NULL:
+            raise ValueError("reader is released")
+        if <int64_t> (load_acquire(&self.live.head) - self.cursor) > 0:
+            return True
+        slot = self.slots + (self.cursor & self.mask) * self.slot_size
+        return load_acquire(<const uint64_t *> slot) == self.cursor + 1
+
+    def wait(self, timeout=None) -> bool:
+        """Wait until there is something to poll, or for *timeout* seconds; say if there is.
+
+        Spins for 20 us, then naps for 1 us, doubling to 100 us; without the GIL.
+        """
+        cdef int64_t now_ns = monotonic_ns()
+        cdef int64_t spin_ns = now_ns + SPIN_NS
+        cdef int64_t end_ns = INT64_MAX
+        cdef int64_t nap_ns = NAP_NS
+        cdef bint found
+        if timeout is not None:
+            end_ns = now_ns + <int64_t> (min(timeout, 1e9) * 1e9)
+        while True:
+            if self.slots == NULL:
+                raise ValueError("reader is released")
+            self.pinned += 1
+            try:
+                with nogil:
+                    found = sleep_until_new(
+                        self, spin_ns, min(end_ns, monotonic_ns() + SLICE_NS), &nap_ns)
+            finally:
+                self.pinned -= 1
+            if found:
+                return True
+            PyErr_CheckSignals()
+            now_ns = monotonic_ns()
+            if self.watched and now_ns >= self.watch_ns:
+                self.watch_ns = now_ns + WATCH_NS
+                if self.look_around():
+                    self.watch_ns = 0       # what it saw may be for idle() to fetch
+                    return True
+            if now_ns >= end_ns:
+                return False
+
+    def look_around(self) -> bool:
+        """Say if there is something to read elsewhere; every 100 ms of wait() if *watched*."""
+        return False
+
+
+cdef bint sleep_until_new(
+    Reader reader, int64_t spin_ns, int64_t end_ns, int64_t *nap_ns
+) noexcept nogil:
+    """Wait until *end_ns* for the head to move past the reader; say whether it did."""
+    cdef int64_t now_ns = monotonic_ns()
+    cdef int slack = -1
+    cdef bint found
+    while True:
+        found = <int64_t> (load_acquire(&reader.live.head) - reader.cursor) > 0
+        if found or now_ns >= end_ns:
+            break
+        if now_ns < spin_ns:
+            cpu_pause()
+        else:
+            if slack < 0:
+                slack = set_timer_slack(1)
+            nap(<long> min(nap_ns[0], end_ns - now_ns))
+            nap_ns[0] = min(2 * nap_ns[0], <int64_t> NAP_MAX_NS)
+        now_ns = monotonic_ns()
+    if slack >= 0:
+        set_timer_slack(slack)
+    return found
+
+
+cdef object first_record(object start, uint64_t head, uint64_t capacity):
+    """Return the number of the record at *start* of a ring whose head is *head*."""
+    if start == "new":
+        return head
+    if start == "oldest":
+        # The oldest of all may be about to be overwritten.
+        return head - min(head, capacity - 1)
+    if not isinstance(start, int):
+        raise ValueError(f"start is {start!r}, not 'new', 'oldest' or a number")
+    # A slot reader can be one ahead of the head.
+    if not 0 <= start <= head + 1:
+        raise ValueError(f"start is {start}, not 0 to {head}")
+    return start
+
+
+cdef bint lapped(uint64_t head, uint64_t cursor, uint64_t capacity) noexcept nogil:
+    return <int64_t> (head - cursor) >= <int64_t> capacity
+
+
+cdef void skip(Reader reader, uint64_t head) noexcept nogil:
+    """Move a lapped reader on, and count what it lost."""
+    cdef uint64_t target = head - 1 if reader.latest else head - reader.capacity // 2
+    reader.missed += target - reader.cursor
+    reader.cursor = target
+
+
+cdef object take(Reader reader, uint64_t head, Py_ssize_t limit):
+    """Copy at most *limit* records below *head*; at least one is there."""
+    cdef uint64_t count, first, whole, bad
+    cdef size_t size = reader.slot_size
+    cdef char *out
+    if limit <= 0:
+        return reader.empty
+    if lapped(head, reader.cursor, reader.capacity):
+        skip(reader, head)
+    count = min(head - reader.cursor, <uint64_t> limit)
+    raw = PyByteArray_FromStringAndSize(NULL, count * size)
+    out = PyByteArray_AS_STRING(raw)
+    first = reader.cursor & reader.mask
+    whole = min(count, reader.capacity - first)
+    memcpy(out, reader.slots + first * size, whole * size)      # B2
+    memcpy(out + whole * size, reader.slots, (count - whole) * size)
+    fence_acquire()                                             # B3
+    head = load_relaxed(&reader.live.head)
+    bad = 0
+    # Record n is whole if head - n < capacity: strictly, for the next is being written.
+    if lapped(head, reader.cursor, reader.capacity):
+        bad = min(head - reader.capacity + 1 - reader.cursor, count)
+    reader.missed += bad
+    reader.cursor += count
+    records = np.frombuffer(raw, reader.dtype)
+    return records[bad:] if bad else records
