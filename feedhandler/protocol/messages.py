@@ -225,13 +225,17 @@ class AuthResponse(Struct, tag_field="type", tag="auth_response", omit_defaults=
 
 
 class ErrorData(Struct):
-    """What was wrong with which request; *retry_after* in seconds."""
+    """What was wrong with which request; *retry_after* in seconds.
+
+    *channels*, the ones that a subscribe was refused for, is the venue's extension.
+    """
 
     code: str
     message: str = ""
     request_id: str | None = None
     request_action: str | None = None
     retry_after: float | UnsetType = UNSET
+    channels: list[str] | UnsetType = UNSET
 
 
 class Error(Struct, tag_field="type", tag="error", omit_defaults=True):

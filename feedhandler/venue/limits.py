@@ -1,0 +1,84 @@
+"""The venue's own rate limiter: a sliding log, so never more than N in any window.
+
+Shares nothing with the client's.
+"""
+
+from collections import deque
+from enum import Enum
+from typing import NamedTuple
+
+__all__ = ["NS_PER_S", "WINDOW_S", "RateLimiter", "Ruling", "SlidingLog", "Verdict"]
+
+WINDOW_S = 60
+NS_PER_S = 1_000_000_000
+WINDOW_NS = WINDOW_S * NS_PER_S
+
+
+class SlidingLog:
+    """The times of what happened in the last window, at most *limit* of them."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._times_ns: deque[int] = deque()
+
+    def add(self, now_ns: int, cost: int = 1) -> int:
+        """Take *cost* units if they fit and return 0, else the ns until they will.
+
+        More than the whole limit never fits; then it is the length of the window.
+        """
+        self._expire(now_ns)
+        excess = len(self._times_ns) + cost - self.limit
+        if excess <= 0:
+            self._times_ns.extend([now_ns] * cost)
+            return 0
+        if cost > self.limit:
+            return WINDOW_NS
+        return self._times_ns[excess - 1] + WINDOW_NS - now_ns
+
+    def count(self, now_ns: int) -> int:
+        """Return how many units the window holds."""
+        self._expire(now_ns)
+        return len(self._times_ns)
+
+    def _expire(self, now_ns: int) -> None:
+        times_ns = self._times_ns
+        while times_ns and times_ns[0] <= now_ns - WINDOW_NS:
+            times_ns.popleft()
+
+
+class Verdict(Enum):
+    """What becomes of a message."""
+
+    ACCEPT = "accept"
+    REJECT = "reject"
+    CLOSE = "reject, then close: the client does not slow down"
+
+
+class Ruling(NamedTuple):
+    """A verdict, and for a rejection the seconds after which a retry succeeds."""
+
+    verdict: Verdict
+    retry_after_s: int = 0
+
+
+class RateLimiter:
+    """One class of messages: a quota, and patience for as many rejections again.
+
+    A rejected message uses up none of the quota.
+    """
+
+    def __init__(self, limit: int, patience: int | None = None) -> None:
+        self.limit = limit
+        self._accepted = SlidingLog(limit)
+        self._rejected = SlidingLog(limit if patience is None else patience)
+
+    def admit(self, now_ns: int, cost: int = 1) -> Ruling:
+        """Judge a message of *cost* units: all of them or none."""
+        wait_ns = self._accepted.add(now_ns, cost)
+        if wait_ns == 0:
+            return Ruling(Verdict.ACCEPT)
+        retry_after_s = -(-wait_ns // NS_PER_S)
+        self._rejected.add(now_ns)
+        if self._rejected.count(now_ns) >= self._rejected.limit:
+            return Ruling(Verdict.CLOSE, retry_after_s)
+        return Ruling(Verdict.REJECT, retry_after_s)

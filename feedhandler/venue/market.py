@@ -1,0 +1,38 @@
+"""What a gateway and a server need of a market, whether matched here or recorded."""
+
+from typing import NamedTuple, Protocol
+
+from feedhandler.protocol.channels import Channel
+
+__all__ = ["Market", "Push"]
+
+
+class Push(NamedTuple):
+    """One message for all subscribers of a channel, encoded once."""
+
+    channel: str
+    payload: bytes
+    snapshot: bool = False
+
+
+class Market(Protocol):
+    """A source of market data; sans-I/O as seen from here: time in, messages out."""
+
+    @property
+    def patient(self) -> bool:
+        """Whether it waits for slow subscribers instead of losing them."""
+
+    def refusal(self, channel: Channel) -> str | None:
+        """Say why a grammatical public channel cannot be had; None if it can."""
+
+    def open(self, name: str, now_ns: int) -> list[bytes]:
+        """Start or keep producing a channel; return what a new subscriber gets first."""
+
+    def release(self, name: str) -> None:
+        """Stop producing a channel: its last subscriber is gone."""
+
+    def advance(self, now_ns: int) -> list[Push]:
+        """Return what is due by *now_ns*, in order."""
+
+    def due_ns(self) -> int | None:
+        """Return when advance() next has something to do; None for not of itself."""
