@@ -1,4 +1,4 @@
-"""The venue's configuration: TOML in, frozen Structs out, every default in one place."""
+"""The venue's configuration: TOML in, frozen Structs out, all defaults in one place."""
 
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -32,7 +32,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def is_step(text: str) -> bool:
-    """Tell whether *text* is a decimal that prices or quantities can be multiples of."""
+    """Tell whether *text* is a decimal that prices can be multiples of."""
     try:
         step = Decimal(text)
     except InvalidOperation:

@@ -9,7 +9,7 @@ from feedhandler.venue.limits import NS_PER_S
 from feedhandler.venue.listing import Listing
 from feedhandler.venue.market import Push
 from feedhandler.venue.marketdata import MarketData
-from feedhandler.venue.matching import Engine, Report, TimeInForce
+from feedhandler.venue.matching import Engine, Report
 
 __all__ = ["Exchange"]
 
@@ -25,7 +25,6 @@ class Exchange:
 
     def __init__(self, config: VenueConfig, now_ns: int) -> None:
         trade_ids = count(1)
-        self._now_ns = now_ns
         self._pushes: list[Push] = []
         self.engines: dict[str, Engine] = {}
         self._data: dict[str, MarketData] = {}
@@ -35,15 +34,11 @@ class Exchange:
             self.engines[symbol.name] = engine
             self._data[symbol.name] = MarketData(listing, engine, trade_ids)
             if config.traders.enabled:
-                self._traders.append(
-                    Trader(
-                        listing, engine, config.traders.seed, self.submit, self.cancel
-                    )
-                )
+                self._traders.append(Trader(listing, engine, self, config.traders.seed))
         self._step_ns = max(1, round(NS_PER_S / config.traders.rate))
         self._next_step_ns = now_ns
         for trader in self._traders:
-            trader.open()
+            trader.open(now_ns)
 
     # ── trading ───────────────────────────────────────────────────────────────────
 
@@ -53,30 +48,29 @@ class Exchange:
         owner: int,
         side: int,
         lots: int,
-        price_ticks: int | None = None,
-        time_in_force: int = TimeInForce.GTC,
+        *,
+        price_ticks: int | None,
+        time_in_force: int,
+        now_ns: int,
     ) -> Report:
-        """Match an order at the time of the last advance(), and publish what it did."""
+        """Match an order, and publish what it did with the next advance()."""
         report = self.engines[symbol].submit(
             owner, side, lots, price_ticks, time_in_force
         )
-        self._publish(symbol, report)
-        return report
+        return self._publish(symbol, report, now_ns)
 
-    def cancel(self, symbol: str, order_id: int) -> Report:
+    def cancel(self, symbol: str, order_id: int, *, now_ns: int) -> Report:
         """Cancel an order and publish it; KeyError if it is not in the book."""
-        report = self.engines[symbol].cancel(order_id)
-        self._publish(symbol, report)
-        return report
+        return self._publish(symbol, self.engines[symbol].cancel(order_id), now_ns)
 
-    def reduce(self, symbol: str, order_id: int, lots: int) -> Report:
+    def reduce(self, symbol: str, order_id: int, lots: int, *, now_ns: int) -> Report:
         """Take lots off an order and publish it; KeyError if it is not in the book."""
         report = self.engines[symbol].reduce(order_id, lots)
-        self._publish(symbol, report)
-        return report
+        return self._publish(symbol, report, now_ns)
 
-    def _publish(self, symbol: str, report: Report) -> None:
-        self._pushes += self._data[symbol].take(report, self._now_ns // NS_PER_MS)
+    def _publish(self, symbol: str, report: Report, now_ns: int) -> Report:
+        self._pushes += self._data[symbol].take(report, now_ns // NS_PER_MS)
+        return report
 
     # ── the seam to the gateways ──────────────────────────────────────────────────
 
@@ -87,7 +81,7 @@ class Exchange:
         return None
 
     def open(self, name: str, now_ns: int) -> list[bytes]:
-        """Start or keep producing a channel; return what a new subscriber gets first."""
+        """Produce a channel; return what a new subscriber gets first."""
         channel = parse_channel(name)
         return self._data[channel.symbol].open(channel, name, now_ns // NS_PER_MS)
 
@@ -98,7 +92,6 @@ class Exchange:
 
     def advance(self, now_ns: int) -> list[Push]:
         """Let the traders act and time pass up to *now_ns*; return the messages due."""
-        self._now_ns = now_ns
         for data in self._data.values():
             self._pushes += data.advance(now_ns // NS_PER_MS)
         if self._traders:
@@ -106,12 +99,14 @@ class Exchange:
             while self._next_step_ns <= now_ns:
                 self._next_step_ns += self._step_ns
                 for trader in self._traders:
-                    trader.step()
+                    trader.step(now_ns)
         pushes, self._pushes = self._pushes, []
         return pushes
 
     def due_ns(self) -> int | None:
         """Return when advance() next has something to do; None for not of itself."""
+        if self._pushes:
+            return 0
         due = [
             due_ms * NS_PER_MS
             for data in self._data.values()

@@ -3,8 +3,8 @@
 What they do depends on the seed and on the book alone, never on the clock.
 """
 
-from collections.abc import Callable
 from random import Random
+from typing import Protocol
 
 from feedhandler.venue.listing import Listing
 from feedhandler.venue.matching import Engine, Report, Side, TimeInForce
@@ -30,38 +30,50 @@ LEASH = 2_000
 REACH = 30
 
 
-class Trader:
-    """Everybody who trades one symbol, behind one random generator.
+class Desk(Protocol):
+    """Where the traders trade: it matches and publishes."""
 
-    *submit* and *cancel* are the exchange's: they match and publish.
-    """
-
-    def __init__(
+    def submit(
         self,
-        listing: Listing,
-        engine: Engine,
-        seed: int,
-        submit: Callable[[str, int, int, int, int, int], Report],
-        cancel: Callable[[str, int], Report],
-    ) -> None:
+        symbol: str,
+        owner: int,
+        side: int,
+        lots: int,
+        *,
+        price_ticks: int | None,
+        time_in_force: int,
+        now_ns: int,
+    ) -> Report:
+        """Match an order."""
+
+    def cancel(self, symbol: str, order_id: int, *, now_ns: int) -> Report:
+        """Take an order out."""
+
+
+class Trader:
+    """Everybody who trades one symbol, behind one random generator."""
+
+    def __init__(self, listing: Listing, engine: Engine, desk: Desk, seed: int) -> None:
         self._symbol = listing.name
         self._engine = engine
-        self._submit = submit
-        self._cancel = cancel
+        self._desk = desk
+        self._now_ns = 0
         self._random = Random(f"{seed}:{listing.name}")
         self._base = listing.previous_close_ticks
         self._spacing = max(1, round(self._base * SPACING))
         self._fair = float(self._base)
         self._resting: list[int] = []
 
-    def open(self) -> None:
+    def open(self, now_ns: int) -> None:
         """Put up the first quotes."""
+        self._now_ns = now_ns
         for side in (Side.BUY, Side.SELL):
             for distance in range(1, FEW_LEVELS + 5):
                 self._quote(side, distance)
 
-    def step(self) -> None:
-        """Do one thing: submit, cancel or take, whatever the book needs or chance says."""
+    def step(self, now_ns: int) -> None:
+        """Do one thing: what the book needs, else quote, cancel or take by chance."""
+        self._now_ns = now_ns
         self._drift()
         for side in (Side.BUY, Side.SELL):
             if self._engine.depth(side) < FEW_LEVELS:
@@ -118,9 +130,7 @@ class Trader:
         self._rest(side, price)
 
     def _rest(self, side: int, price: int) -> None:
-        report = self._submit(
-            self._symbol, OWNER, side, self._lots(), max(1, price), TimeInForce.GTC
-        )
+        report = self._submit(side, max(1, price), TimeInForce.GTC)
         if report.resting_lots:
             self._resting.append(report.order_id)
 
@@ -137,12 +147,10 @@ class Trader:
             return
         limit = self._engine.price_at(1 - side, self._random.randrange(deepest))
         if limit is not None:
-            self._submit(
-                self._symbol, OWNER, side, self._lots(), limit, TimeInForce.IOC
-            )
+            self._submit(side, limit, TimeInForce.IOC)
 
     def _cancel_some(self) -> None:
-        """Cancel a resting order at random; those that traded are forgotten on the way."""
+        """Cancel a resting order at random, forgetting those that traded."""
         resting = self._resting
         while resting:
             chosen = self._random.randrange(len(resting))
@@ -152,7 +160,7 @@ class Trader:
             if order is None:
                 continue
             if self._engine.depth(order[1]) > LEAST_LEVELS:
-                self._cancel(self._symbol, order_id)
+                self._cancel(order_id)
             else:
                 resting.append(order_id)
             return
@@ -162,4 +170,18 @@ class Trader:
         worst = self._engine.price_at(side, self._engine.depth(side) - 1)
         if worst is not None:
             oldest = self._engine.queue(side, worst)[0]
-            self._cancel(self._symbol, oldest[0])
+            self._cancel(oldest[0])
+
+    def _submit(self, side: int, price_ticks: int, time_in_force: int) -> Report:
+        return self._desk.submit(
+            self._symbol,
+            OWNER,
+            side,
+            self._lots(),
+            price_ticks=price_ticks,
+            time_in_force=time_in_force,
+            now_ns=self._now_ns,
+        )
+
+    def _cancel(self, order_id: int) -> None:
+        self._desk.cancel(self._symbol, order_id, now_ns=self._now_ns)

@@ -360,7 +360,7 @@ class Gateway:
 
 
 def rate_class(action: str) -> RateClass:
-    """Return the class of an action; order actions are none where there are no orders."""
+    """Return the class of an action; orders, not being served, have none yet."""
     return RATE_CLASSES.get(action, RateClass.OTHER)
 
 

@@ -26,7 +26,7 @@ class Market(Protocol):
         """Say why a grammatical public channel cannot be had; None if it can."""
 
     def open(self, name: str, now_ns: int) -> list[bytes]:
-        """Start or keep producing a channel; return what a new subscriber gets first."""
+        """Produce a channel; return what a new subscriber gets first."""
 
     def release(self, name: str) -> None:
         """Stop producing a channel: its last subscriber is gone."""

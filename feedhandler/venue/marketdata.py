@@ -239,7 +239,7 @@ class MarketData:
         return pushes + self._ticker_pushes(now_ms)
 
     def advance(self, now_ms: int) -> list[Push]:
-        """Return what time alone brings: closed candles, a held-back ticker, a new day."""
+        """Return what time brings: closed candles, a ticker held back, a new day."""
         pushes = self._close_candles(now_ms)
         if self._day.start_ms is not None and self._day.roll(now_ms):
             self._ticker.dirty = True

@@ -1,8 +1,8 @@
 """A recorded market instead of the engine's: its lines, unchanged, in their own time.
 
 The replay starts with the first subscriber. It keeps a plain book of every orderbook
-channel, so that whoever subscribes later, or again, gets a snapshot at the sequence that
-was sent last and then the rest of the file.
+channel, so that whoever subscribes later, or again, gets a snapshot at the sequence
+that was sent last and then the rest of the file.
 """
 
 from collections.abc import Iterator
@@ -94,7 +94,7 @@ class Replay:
     """The Market of a recording."""
 
     def __init__(self, config: ReplayConfig, contents: Contents | None = None) -> None:
-        """Open a recording; without *contents* it is first read through, to check it."""
+        """Open a recording; without *contents* it is first read through."""
         self._recording = Recording(config.path)
         self._contents = contents or self._recording.scan()
         self._speed = config.speed
@@ -124,7 +124,7 @@ class Replay:
         return sorted(self._contents.symbols)
 
     def refusal(self, channel: Channel) -> str | None:
-        """Say why a channel cannot be had; None if it can, though it may stay silent."""
+        """Say why a channel cannot be had; one that can may stay silent."""
         if channel.symbol not in self._contents.symbols:
             return f"symbol {channel.symbol!r} is not in the recording"
         if channel.kind != "orderbook":
@@ -148,7 +148,7 @@ class Replay:
         return [book.snapshot()]
 
     def release(self, name: str) -> None:
-        """Note that nobody listens to a channel; flat out, nobody at all means a pause."""
+        """Note that nobody listens; flat out, the replay waits for somebody."""
         self._opened.discard(name)
 
     def advance(self, now_ns: int) -> list[Push]:

@@ -1,0 +1,387 @@
+"""The venue as a server: picows around the gateways, a clock around the market."""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, cast
+from urllib.parse import parse_qs, urlsplit
+
+from picows import (
+    WSCloseCode,
+    WSFrame,
+    WSListener,
+    WSTransport,
+    WSUpgradeRequest,
+    WSUpgradeResponse,
+    WSUpgradeResponseWithListener,
+    ws_create_server,
+)
+
+from feedhandler.protocol.channels import MARKET_DATA
+from feedhandler.venue.config import LOOPBACK, VenueConfig
+from feedhandler.venue.connection import (
+    CLOSE_DEADLINE_S,
+    HIGH_WATER_BYTES,
+    LOW_WATER_BYTES,
+    Connection,
+    Frame,
+    text_frame,
+)
+from feedhandler.venue.exchange import Exchange
+from feedhandler.venue.faults import FaultPlan
+from feedhandler.venue.gateway import Gateway
+from feedhandler.venue.limits import NS_PER_S
+from feedhandler.venue.market import Market, Push
+from feedhandler.venue.replay import Replay
+
+__all__ = ["Venue"]
+
+log = logging.getLogger("feedhandler.venue")
+
+SERVED = (MARKET_DATA,)
+GOING_AWAY = 1001
+
+
+class PicowsWire:
+    """The Wire of a connection, on picows.
+
+    Frames are written whole to the transport below picows, many at once; the close
+    frame goes through picows, so that it knows of it.
+    """
+
+    def __init__(self, transport: WSTransport) -> None:
+        self._transport = transport
+        below = transport.underlying_transport
+        below.set_write_buffer_limits(HIGH_WATER_BYTES, LOW_WATER_BYTES)
+        self.write = below.write
+        self.buffered = below.get_write_buffer_size
+        self.send_pong = transport.send_pong
+        peer = below.get_extra_info("peername")
+        self.address = str(peer[0]) if peer else ""
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self._transport.is_close_frame_sent or self._transport.is_disconnected
+
+    def send_close(self, code: int, reason: str) -> None:
+        """Send a close control frame, the last of all."""
+        # picows takes any number; its stub names those of the RFC only.
+        self._transport.send_close(cast(WSCloseCode, code), reason.encode())
+
+    def disconnect(self) -> None:
+        """End the connection when what is kept has been sent."""
+        self._transport.disconnect()
+
+    def abort(self) -> None:
+        """End it at once."""
+        self._transport.disconnect(graceful=False)
+
+
+class Listener(WSListener):
+    """picows' callbacks, translated for a Connection that *connect* makes."""
+
+    def __init__(self, connect: Callable[[PicowsWire], Connection]) -> None:
+        super().__init__()
+        self._connect = connect
+        self._connection: Connection | None = None
+
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        """Begin to serve."""
+        self._connection = self._connect(PicowsWire(transport))
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        """Hand on one frame."""
+        if self._connection is not None:
+            self._connection.take(
+                Frame(
+                    int(frame.msg_type),  # type: ignore[call-overload]
+                    frame.get_payload_as_bytes(),
+                    bool(frame.fin),
+                    bool(frame.rsv1 or frame.rsv2 or frame.rsv3),
+                )
+            )
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        """Hand on the end."""
+        if self._connection is not None:
+            self._connection.gone()
+
+    def pause_writing(self) -> None:
+        """Hand on that the transport holds too much."""
+        if self._connection is not None:
+            self._connection.pause()
+
+    def resume_writing(self) -> None:
+        """Hand on that it holds little again."""
+        if self._connection is not None:
+            self._connection.resume()
+
+
+class Venue:
+    """The reference venue, in this process and on this loop.
+
+    ``async with Venue(VenueConfig(port=0)) as venue: connect(venue.url + path)``
+    """
+
+    def __init__(self, config: VenueConfig, faults: FaultPlan | None = None) -> None:
+        self.config = config
+        self.faults = faults or FaultPlan()
+        self.market: Market | None = None
+        self.port = config.port
+        # One clock that never steps back: what the wall said at the start, and on.
+        self._epoch_ns = time.time_ns() - time.monotonic_ns()
+        self._server: Any = None
+        self._timer: asyncio.Handle | None = None
+        self._connections: dict[Connection, None] = {}
+        self._per_address: Counter[str] = Counter()
+        self._subscribers: dict[str, dict[Connection, None]] = {}
+        self._all_gone: asyncio.Event = asyncio.Event()
+
+    # ── life ──────────────────────────────────────────────────────────────────────
+
+    async def start(self) -> None:
+        """Open the market and listen.
+
+        Raises OSError if the port is taken, ConfigError if a recording is unusable.
+        """
+        if self.config.replay is None:
+            self.market = Exchange(self.config, self.now_ns())
+        else:
+            # Reading a recording through takes a while: not on the loop.
+            self.market = await asyncio.to_thread(Replay, self.config.replay)
+        self.faults.attach(self._cut)
+        self._server = await ws_create_server(
+            self._accept,
+            self.config.host,
+            self.config.port,
+            enable_auto_pong=False,
+            max_frame_size=self.config.limits.message_bytes,
+            logger_name="venue",
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+        log.info("venue listening url=%s", self.url)
+        self._plan()
+
+    async def stop(self) -> None:
+        """Close every connection with 1001, then stop listening."""
+        if self._server is None:
+            return
+        server, self._server = self._server, None
+        server.close()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for connection in list(self._connections):
+            connection.close(GOING_AWAY, "going away")
+        if self._connections:
+            self._all_gone.clear()
+            # Connections abort themselves at the deadline of the close.
+            await asyncio.wait_for(self._all_gone.wait(), 2 * CLOSE_DEADLINE_S)
+        await server.wait_closed()
+        log.info("venue stopped url=%s", self.url)
+
+    async def __aenter__(self) -> "Venue":
+        """Start it."""
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop it."""
+        await self.stop()
+
+    @property
+    def url(self) -> str:
+        """The base URL, to which an endpoint's path is appended."""
+        host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+        return f"ws://{host}:{self.port}"
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._connections)
+
+    def now_ns(self) -> int:
+        """Return the venue's time, ns since the epoch."""
+        return time.monotonic_ns() + self._epoch_ns
+
+    # ── handshake ─────────────────────────────────────────────────────────────────
+
+    def _accept(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+        """Answer an upgrade; picows would tell the peer the text of an exception."""
+        try:
+            return self._judge(request)
+        except Exception:
+            log.exception("handshake failed")
+            return refuse(500, b"internal error")
+
+    def _judge(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+        path, _, query = request.path.decode("latin-1").partition("?")
+        if path not in SERVED:
+            return refuse(404, b"not found")
+        if request.method != b"GET":
+            return refuse(405, b"method not allowed")
+        headers = request.headers
+        host = headers.get("Host", "")
+        if not self._knows_host(host):
+            return refuse(403, b"host not allowed")
+        origin = headers.get("Origin")
+        if origin is not None and not self._allows_origin(origin, host):
+            return refuse(403, b"origin not allowed")
+        # Browsers may send "keep-alive, Upgrade"; picows wants the one word.
+        tokens = headers.get("Connection", "").lower().split(",")
+        if "upgrade" in (token.strip() for token in tokens):
+            headers["Connection"] = "Upgrade"
+        binary = parse_qs(query).get("frames") == ["binary"]
+        return WSUpgradeResponseWithListener(
+            WSUpgradeResponse.create_101_response(), self._listener(path, binary)
+        )
+
+    def _knows_host(self, host: str) -> bool:
+        """Refuse the names that DNS rebinding would bring to a loopback server."""
+        if self.config.host not in LOOPBACK:
+            return True
+        name = urlsplit(f"//{host}").hostname
+        return name in LOOPBACK or name in self.config.allowed_hosts
+
+    def _allows_origin(self, origin: str, host: str) -> bool:
+        """Programs send no origin; a page must be ours or on the list."""
+        return urlsplit(origin).netloc == host or origin in self.config.allowed_origins
+
+    def _listener(self, endpoint: str, binary: bool) -> Listener:
+        def connect(wire: PicowsWire) -> Connection:
+            gateway = Gateway(
+                self.config, self._open_market(), endpoint, self.now_ns(), self.faults
+            )
+            connection = Connection(self, self.config, gateway, wire)
+            connection.binary = binary
+            return connection
+
+        return Listener(connect)
+
+    def _open_market(self) -> Market:
+        if self.market is None:
+            raise RuntimeError("the venue has not been started")
+        return self.market
+
+    # ── hub ───────────────────────────────────────────────────────────────────────
+
+    @property
+    def patient(self) -> bool:
+        """Whether the market waits for slow clients instead of losing them."""
+        return self._open_market().patient
+
+    def joined(self, connection: Connection) -> bool:
+        """Count a new connection; False if its address has too many."""
+        self._connections[connection] = None
+        self._per_address[connection.address] += 1
+        limit = self.config.limits.connections_per_address
+        log.info(
+            "connected address=%s connections=%d",
+            connection.address,
+            len(self._connections),
+        )
+        return self._per_address[connection.address] <= limit
+
+    def left(self, connection: Connection) -> None:
+        """Forget a connection that is gone."""
+        if connection not in self._connections:
+            return
+        del self._connections[connection]
+        self._per_address[connection.address] -= 1
+        if not self._per_address[connection.address]:
+            del self._per_address[connection.address]
+        if not self._connections:
+            self._all_gone.set()
+        log.info(
+            "disconnected address=%s connections=%d",
+            connection.address,
+            len(self._connections),
+        )
+        self._plan()
+
+    def attach(self, connection: Connection, channel: str) -> list[bytes]:
+        """Subscribe a connection; return what the channel begins with."""
+        opening = self._open_market().open(channel, self.now_ns())
+        self._subscribers.setdefault(channel, {})[connection] = None
+        self._plan()
+        return opening
+
+    def detach(self, connection: Connection, channel: str) -> None:
+        """Send a connection nothing more on a channel."""
+        subscribers = self._subscribers.get(channel)
+        if subscribers is None or connection not in subscribers:
+            return
+        del subscribers[connection]
+        if not subscribers:
+            del self._subscribers[channel]
+            self._open_market().release(channel)
+
+    def drained(self) -> None:
+        """Hear that a connection can take more."""
+        self._plan()
+
+    # ── pump ──────────────────────────────────────────────────────────────────────
+
+    def _plan(self) -> None:
+        """Call _pump() when the market next has something to say."""
+        if self._server is None or self.market is None:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due_ns = self.market.due_ns()
+        if due_ns is None or (self.market.patient and self._congested()):
+            return
+        loop = asyncio.get_running_loop()
+        delay_ns = due_ns - self.now_ns()
+        if delay_ns <= 0:
+            self._timer = loop.call_soon(self._pump)
+        else:
+            self._timer = loop.call_later(delay_ns / NS_PER_S, self._pump)
+
+    def _congested(self) -> bool:
+        """Tell whether a subscriber does not keep up; a connection without one may."""
+        return any(connection.paused for connection in self._connections)
+
+    def _pump(self) -> None:
+        """Let time pass in the market, and send what that brings."""
+        self._timer = None
+        try:
+            self._deliver(self._open_market().advance(self.now_ns()))
+        except Exception:
+            log.exception("market failed")
+            for connection in list(self._connections):
+                connection.close(1011, "internal error")
+        finally:
+            self._plan()
+
+    def _deliver(self, pushes: list[Push]) -> None:
+        """Queue each message for its subscribers, framed once; then write."""
+        if self.faults.active:
+            pushes = self.faults.filter(pushes)
+        for channel, payload, snapshot in pushes:
+            subscribers = self._subscribers.get(channel)
+            if not subscribers:
+                continue
+            frame = text_frame(payload)
+            for connection in subscribers:
+                connection.queue(frame, snapshot)
+        for connection in list(self._connections):
+            connection.flush()
+
+    def _cut(self, code: int | None, reason: str) -> None:
+        """Close, or with no code abort, every connection: for a FaultPlan."""
+        for connection in list(self._connections):
+            if code is None:
+                connection.abort()
+            else:
+                connection.close(code, reason)
+
+
+def refuse(status: int, body: bytes) -> WSUpgradeResponseWithListener:
+    """Make an HTTP answer instead of an upgrade; its text is constant."""
+    response = WSUpgradeResponse.create_error_response(status, body)
+    return WSUpgradeResponseWithListener(response, None)
