@@ -38,9 +38,9 @@ def forget_stale(pyx: Path) -> Path:
     """Drop C that predates its own .pxd, which Cython checks only beside the .pyx."""
     generated = (GENERATED / pyx).with_suffix(".c")
     interface = (PACKAGE / pyx.relative_to(EXT)).with_suffix(".pxd")
-    if generated.exists() and interface.exists():
-        if generated.stat().st_mtime < interface.stat().st_mtime:
-            generated.unlink()
+    both = generated.exists() and interface.exists()
+    if both and generated.stat().st_mtime < interface.stat().st_mtime:
+        generated.unlink()
     return pyx
 
 

@@ -31,14 +31,15 @@ def loops() -> ModuleType:
     subprocess.run([sys.executable, "-c", SETUP], cwd=ROOT, check=True, stdout=2)
     (path,) = (ROOT / "build/benchmarks").glob("loops.*.so")
     spec = importlib.util.spec_from_file_location("loops", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 def recordings() -> dict[str, Path]:
-    """Return the recordings at hand: the real ones where they are, else the small one."""
+    """Return the recordings at hand: the real ones, else the small one."""
     folder = Path(os.environ.get("FEEDHANDLER_RECORDINGS", ROOT / "tests/data"))
     return {
         p.name.removesuffix(".jsonl.gz"): p for p in sorted(folder.glob("*.jsonl.gz"))

@@ -14,7 +14,7 @@ from cpython.unicode cimport PyUnicode_Compare
 from libc.math cimport NAN
 from libc.string cimport memcpy, memset
 
-from feedhandler.records cimport Candle, Flags, Interval, Ticker, Trade, TradeFlags, EPOCH_SHIFT
+from feedhandler.records cimport Candle, Flags, Ticker, Trade, TradeFlags, EPOCH_SHIFT
 from feedhandler.codec cimport Decoded
 from feedhandler.sync cimport Verdict
 

@@ -20,7 +20,7 @@ class Backoff:
     ) -> None:
         if base_ns < 0 or attempts < 0 or not 0 <= jitter < 1:
             raise ValueError(
-                f"base {base_ns} ns, {attempts} attempts, jitter {jitter} are no backoff"
+                f"no backoff: base {base_ns} ns, {attempts} attempts, jitter {jitter}"
             )
         self.base_ns = base_ns
         self.attempts = attempts

@@ -236,10 +236,8 @@ def _tail(options: argparse.Namespace) -> int:
     from feedhandler.consumer import attach
 
     with attach(options.name) as market, contextlib.suppress(KeyboardInterrupt):
-        printed = 0
-        for line in _lines(market, options):
+        for printed, line in enumerate(_lines(market, options), 1):
             print(line, flush=True)
-            printed += 1
             if printed == options.count:
                 return DONE
         status = market.status().state

@@ -150,8 +150,8 @@ class FeedConfig(_Section, frozen=True):
         wanted = sum(len(i.channel_names()) for i in self.instruments)
         if wanted > room:
             raise ValueError(
-                f"{wanted} channels do not fit {self.limits.connections} connections of "
-                f"{self.limits.subscriptions_per_connection} subscriptions"
+                f"{wanted} channels do not fit {self.limits.connections} connections "
+                f"of {self.limits.subscriptions_per_connection} subscriptions"
             )
 
     @property
@@ -175,7 +175,7 @@ def _check_url(url: str, allow_plaintext: bool) -> None:
 
 
 def load(path: str) -> FeedConfig:
-    """Read a feed's TOML file. Raises ConfigError, naming the key and what was expected."""
+    """Read a feed's TOML file; ConfigError names the key and what was expected."""
     return read_toml(path, FeedConfig)
 
 

@@ -36,8 +36,8 @@ HARD_LIMIT = 4
 class Connection:
     """Keep *session* connected to *url* until close() or until there is no more hope.
 
-    *on_events* is called whenever the session has events to take. *failed* is set to the
-    reason when the connection has given up for good. The loop's thread only.
+    *on_events* is called whenever the session has events to take. *failed* is set to
+    the reason when the connection has given up for good. The loop's thread only.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Connection:
         return listener
 
     def _was_useful(self, opened_ns: int) -> bool:
-        """Tell whether the attempt counter may start over: not for a peer that flaps."""
+        """Tell whether the attempts may start over: not for a peer that flaps."""
         return (
             self.session.heartbeat_ns > opened_ns + 1_000_000_000
             or time.monotonic_ns() - opened_ns >= USEFUL_NS

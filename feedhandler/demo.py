@@ -50,7 +50,7 @@ class Summary(NamedTuple):
 
 
 def demo(seconds: float | None) -> int:
-    """Run for *seconds* (None: until interrupted), print a summary, return exit code."""
+    """Run for *seconds* (None: until interrupted) and print a summary; exit code."""
     name = f"demo-{os.getpid()}"
     interrupted = False
     with _child("venue", "--port", "0") as venue:
@@ -59,15 +59,15 @@ def demo(seconds: float | None) -> int:
             f"--channel={c}" for c in ("orderbook", "trades", "ticker", "candles")
         ]
         symbols = [f"--symbol={symbol}" for symbol in SYMBOLS]
-        with _child("run", "--url", url, "--shm", name, *symbols, *channels) as handler:
-            with _attach_soon(name, handler) as market:
-                watcher = Watcher(market)
-                try:
-                    watcher.run(seconds, (venue, handler))
-                except KeyboardInterrupt:
-                    interrupted = True
-                _end(handler)
-                summary = watcher.summary()
+        run = ("run", "--url", url, "--shm", name, *symbols, *channels)
+        with _child(*run) as handler, _attach_soon(name, handler) as market:
+            watcher = Watcher(market)
+            try:
+                watcher.run(seconds, (venue, handler))
+            except KeyboardInterrupt:
+                interrupted = True
+            _end(handler)
+            summary = watcher.summary()
     print("\n".join(summary.lines()), flush=True)
     return 130 if interrupted and seconds is not None else 0
 
@@ -84,6 +84,7 @@ class Watcher:
         self._reader = CountersReader(page)
         self._seen = {"quotes": 0, "trades": 0}
         self._begun = time.monotonic()
+        market.counters()  # attached now, they can still be read when the handler ended
 
     def run(
         self, seconds: float | None, children: tuple[subprocess.Popen[str], ...]
@@ -141,7 +142,7 @@ def _percentiles(histogram: Histogram) -> str:
 def _child(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
     """Run ``feedhandler *arguments*`` beside us, for as long as the block runs."""
     child = subprocess.Popen(
-        [sys.executable, "-m", "feedhandler", *arguments],
+        [sys.executable, "-m", "feedhandler", "--log-level", "error", *arguments],
         stdout=subprocess.PIPE,
         text=True,
         # Ctrl-C is for us: we end the children in order.
@@ -169,7 +170,7 @@ def _check(children: "tuple[subprocess.Popen[str], ...]") -> None:
     for child in children:
         if child.poll() is not None:
             assert isinstance(child.args, list)
-            raise FeedError(f"the {child.args[3]} ended with {child.returncode}")
+            raise FeedError(f"the {child.args[5]} ended with {child.returncode}")
 
 
 def _url_of(venue: "subprocess.Popen[str]") -> str:

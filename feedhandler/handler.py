@@ -1,4 +1,4 @@
-"""FeedHandler: the control loop. Builds the feed from its configuration and keeps it."""
+"""FeedHandler, the control loop: builds the feed from its configuration, keeps it."""
 
 import asyncio
 import logging
@@ -55,9 +55,9 @@ class FeedHandler:
     """A feed: connections to the venue in, shared memory and *sink* out.
 
     Use as an async context manager, or call start() and stop(). *sink* (sink.Sink, from
-    Python sink.PythonSink) gets every event on the loop's thread before it is published;
-    *on_event* gets state changes and errors (session.Event). What either raises is
-    counted and logged, and stops nothing.
+    Python sink.PythonSink) gets every event on the loop's thread before it is
+    published; *on_event* gets state changes and errors (session.Event). What either
+    raises is counted and logged, and stops nothing.
 
     Raises RingBusy from start() when another feed of the same name runs.
     """
@@ -82,7 +82,7 @@ class FeedHandler:
     # ── life ──────────────────────────────────────────────────────────────────────────
 
     async def start(self) -> None:
-        """Create the segments, and begin to connect; returns before anything is live."""
+        """Create the segments and begin to connect; returns before anything is live."""
         if self._segments is not None:
             raise RuntimeError("the feed was started already")
         self._segments = _Segments(self.config)
@@ -98,7 +98,7 @@ class FeedHandler:
         self._on_beat()
 
     async def stop(self) -> None:
-        """Close every connection with 1000, flag every quote STALE, end the segments."""
+        """Close all connections with 1000, flag all quotes STALE, end the segments."""
         if self._segments is None:
             return
         if self._beat is not None:
@@ -190,8 +190,8 @@ class FeedHandler:
     def subscribe(self, instrument: Instrument | str) -> None:
         """Add an instrument while the feed runs; a plain symbol gets the defaults.
 
-        Raises ValueError for what is no symbol, ConfigError for one that is held already
-        and when the configured connections have no room.
+        Raises ValueError for what is no symbol, ConfigError for one that is held
+        already and when the configured connections have no room.
         """
         if isinstance(instrument, str):
             instrument = Instrument(symbol=instrument)
@@ -370,7 +370,8 @@ class _Segments:
                 HISTOGRAMS,
                 self._owned[-1].origin,
             )
-            for segment in self._owned:
+            # The board last: it is what a consumer looks for first.
+            for segment in sorted(self._owned, key=lambda s: s.path.suffix == ".board"):
                 segment.publish()
         except BaseException:
             self.close()

@@ -3,8 +3,8 @@
 Server messages are told apart by ``type``, client messages by ``action``. Numbers that
 may come as ``150`` or ``150.0`` are floats; every time is an integer of milliseconds
 since the epoch (UTC), ``retry_after`` alone is in seconds. Fields that the reference
-does not have are ignored, except inside order data, where a misspelt ``stop_price`` must
-not become a plain order.
+does not have are ignored, except inside order data, where a misspelt ``stop_price``
+must not become a plain order.
 """
 
 from typing import Any, Literal

@@ -110,7 +110,7 @@ decode_text = msgspec.json.Decoder(str).decode
 encode = msgspec.json.Encoder().encode
 
 
-class Refusal(Exception):  # noqa: N818 - it is an answer, not a failure of ours
+class Refusal(Exception):
     """A request is answered with an error; *channels* are those at fault."""
 
     def __init__(
