@@ -2,14 +2,27 @@
 
 import gzip
 import importlib.util
+import json
 import os
+import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent
+from feedhandler.board import Board
+from feedhandler.codec import MsgspecCodec
+from feedhandler.counters import Counters
+from feedhandler.publisher import Publisher
+from feedhandler.records import QUOTE, TRADE
+from feedhandler.ring import Ring
+from feedhandler.session import COUNTERS, HISTOGRAMS, Session
+from feedhandler.throttle import Throttle
+
+ROOT = Path(__file__).parent.parent
+CAPACITY = 131_072
+WINDOW_NS = 61_000_000_000
 
 SETUP = """
 from Cython.Build import cythonize
@@ -40,9 +53,10 @@ def loops() -> ModuleType:
 
 def recordings() -> dict[str, Path]:
     """Return the recordings at hand: the real ones, else the small one."""
-    folder = Path(os.environ.get("FEEDHANDLER_RECORDINGS", ROOT / "tests/data"))
+    folder = Path(os.environ.get("FEEDHANDLER_RECORDINGS") or ROOT / "tests/data")
     return {
-        p.name.removesuffix(".jsonl.gz"): p for p in sorted(folder.glob("*.jsonl.gz"))
+        path.name.removesuffix(".jsonl.gz"): path
+        for path in sorted(folder.glob("*.jsonl.gz"))
     }
 
 
@@ -50,3 +64,55 @@ def frames(path: Path) -> list[bytes]:
     """Return the messages of a recording, one bytes object each."""
     with gzip.open(path) as lines:
         return [line.rstrip(b"\n") for line in lines]
+
+
+def book_frames(path: Path) -> list[bytes]:
+    """Return the order-book messages of a recording."""
+    return [frame for frame in frames(path) if frame.startswith(b'{"type":"orderbook')]
+
+
+def book_updates(path: Path) -> tuple[int, list[tuple[bytes, bytes]]]:
+    """Return the depth of the first book, and its messages as packed levels."""
+    first = json.loads(frames(path)[0])["channel"]
+    packed = []
+    for frame in book_frames(path):
+        message = json.loads(frame)
+        if message["channel"] == first:
+            data = message["data"]
+            packed.append((_pack(data["bids"]), _pack(data["asks"])))
+    return int(first.rsplit(":", 1)[1]), packed
+
+
+def _pack(levels: list[list[float]]) -> bytes:
+    return b"".join(struct.pack("<dd", price, size) for price, size in levels)
+
+
+def session(messages: list[bytes]) -> Session:
+    """Return a Session as the product ships it, subscribed to what *messages* need.
+
+    Rings, board and counters are written as they are in shared memory, but over private
+    memory: the same stores, and nobody reading.
+    """
+    board = Board(bytearray(Board.size_for(1024, 10)), 1024, 10)
+    publisher = Publisher(
+        Ring(bytearray(Ring.size_for(QUOTE, CAPACITY)), QUOTE, CAPACITY),
+        Ring(bytearray(Ring.size_for(TRADE, CAPACITY)), TRADE, CAPACITY),
+        board,
+    )
+    size = Counters.size_for(len(COUNTERS), len(HISTOGRAMS))
+    made = Session(
+        MsgspecCodec(),
+        publisher,
+        Counters(bytearray(size), COUNTERS, HISTOGRAMS),
+        Throttle(45, WINDOW_NS),
+        Throttle(180, WINDOW_NS),
+    )
+    symbols: dict[str, int] = {}
+    for channel in dict.fromkeys(json.loads(m)["channel"] for m in messages):
+        symbol = channel.split(":")[1]
+        if symbol not in symbols:
+            symbols[symbol] = board.add(symbol)
+        made.add(channel, symbols[symbol])
+    made.opened(time.monotonic_ns())
+    made.take_outbox()
+    return made

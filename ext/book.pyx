@@ -15,6 +15,9 @@ from feedhandler.protocol.channels import MAX_DEPTH
 
 cdef enum:
     NEAR = 8                    # levels from the best that are searched one by one
+    FEW = 4                     # so many levels at least are worth a merge
+    WINDOW = 64                 # how far from one level of a sorted message the next is
+    BATCH = 256                 # levels merged at a time, which bounds the stack
 
 
 # *is_bid* is a constant at every call, so each function becomes two plain ones.
@@ -97,12 +100,141 @@ cdef inline int32_t set_level(Side *side, bint is_bid, double price, double size
     return behind
 
 
+cdef struct Op:
+    double price
+    double size
+    int32_t index               # where, in the side as it was
+    int32_t kind                # 1: insert before it, -1: remove it
+
+
+cdef inline int32_t direction(bint is_bid, const Level *levels, int count) noexcept nogil:
+    """Return 1 for levels that are sorted best first, -1 for worst first, 0 for neither."""
+    cdef bint best_first = worse(is_bid, levels[1].price, levels[0].price)
+    cdef int i
+    for i in range(1, count):
+        if best_first:
+            if not worse(is_bid, levels[i].price, levels[i - 1].price):
+                return 0
+        elif not worse(is_bid, levels[i - 1].price, levels[i].price):
+            return 0
+    return 1 if best_first else -1
+
+
+cdef inline int32_t find_below(const double *prices, int32_t end, bint is_bid,
+                               double price) noexcept nogil:
+    """Count the levels worse than *price* among the first *end*, looking near *end* first."""
+    cdef int32_t start = end - WINDOW
+    if start > 0 and worse(is_bid, prices[start], price):
+        return start + lower_bound(prices + start, WINDOW, is_bid, price)
+    return lower_bound(prices, end, is_bid, price)
+
+
+cdef inline void place(Side *side, const Op *op, int32_t shift) noexcept nogil:
+    side.prices[op.index + shift] = op.price
+    side.sizes[op.index + shift] = op.size
+
+
+cdef inline void shift_after(Side *side, const Op *ops, int k, int32_t by) noexcept nogil:
+    """Move the levels between ops[k] and the next better one."""
+    cdef int32_t start = ops[k].index + (ops[k].kind < 0)
+    cdef int32_t size = (ops[k - 1].index if k > 0 else side.count) - start
+    if by != 0 and size > 0:
+        memmove(side.prices + start + by, side.prices + start, size * sizeof(double))
+        memmove(side.sizes + start + by, side.sizes + start, size * sizeof(double))
+
+
+cdef void restructure(Side *side, const Op *ops, int count) noexcept nogil:
+    """Insert and remove *count* levels, ops[0] the best, moving every level at most once.
+
+    Between two operations all levels move by the same distance: the sum of the kinds so
+    far, from the worst. Where that is to the left, it is safe to move from the worst
+    level up; where it is to the right, from the best level down. The distance changes by
+    one at a time, so between a run of one sort and a run of the other it is zero, and
+    neither reaches into the other.
+    """
+    cdef int32_t shift = 0
+    cdef int k = count - 1                          # the op in hand; worst first
+    cdef int run, i
+    while k >= 0:
+        if shift < 0 or ops[k].kind < 0:
+            if ops[k].kind > 0:
+                place(side, &ops[k], shift)
+            shift += ops[k].kind
+            shift_after(side, ops, k, shift)
+            k -= 1
+            continue
+        run = k                                     # to the right, until shift is 0 again
+        shift = 1
+        while shift > 0 and run > 0:
+            run -= 1
+            shift += ops[run].kind
+        for i in range(run, k + 1):
+            shift_after(side, ops, i, shift)
+            shift -= ops[i].kind
+            if ops[i].kind > 0:
+                place(side, &ops[i], shift)
+        k = run - 1
+
+
+cdef int32_t merge(Side *side, bint is_bid, const Level *best, int32_t step,
+                   int count) noexcept nogil:
+    """Put at most BATCH sorted levels at once; return the best rank that changed.
+
+    *best* is the best of them; *step* leads to the next worse one.
+    """
+    cdef Op ops[BATCH]
+    cdef int32_t changed = INT32_MAX
+    cdef int32_t end = side.count
+    cdef int32_t total = 0
+    cdef int32_t rank, index
+    cdef int n = 0
+    cdef int i
+    cdef double price, size
+    for i in range(count):
+        price = best[i * step].price
+        size = best[i * step].size
+        index = find_below(side.prices, end, is_bid, price)
+        if index < end and side.prices[index] == price:
+            rank = side.count - index - 1
+            if size > 0.0:
+                if side.sizes[index] == size:
+                    rank = INT32_MAX
+                side.sizes[index] = size
+            else:
+                ops[n] = Op(price, size, index, -1)
+                total -= 1
+                n += 1
+        elif size > 0.0:
+            rank = side.count - index
+            ops[n] = Op(price, size, index, 1)
+            total += 1
+            n += 1
+        else:
+            rank = INT32_MAX
+        end = index
+        if rank < changed:
+            changed = rank
+    restructure(side, ops, n)
+    side.count += total
+    return changed
+
+
 cdef inline int32_t set_levels(Side *side, bint is_bid, const Level *levels,
                                int count) noexcept nogil:
     """Put *count* levels, in their order; return the best rank that changed."""
     cdef int32_t changed = INT32_MAX
     cdef int32_t rank
-    cdef int i
+    cdef int32_t step = direction(is_bid, levels, count) if count >= FEW else 0
+    cdef int i, batch
+    if step != 0:
+        i = 0
+        while i < count:
+            batch = count - i if count - i < BATCH else BATCH
+            rank = merge(side, is_bid, levels + (i if step > 0 else count - 1 - i), step, batch)
+            if rank < changed:
+                changed = rank
+            i += batch
+        return changed
     for i in range(count):
         rank = set_level(side, is_bid, levels[i].price, levels[i].size)
         if rank < changed:

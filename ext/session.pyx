@@ -8,11 +8,10 @@ file. Market data goes straight to the Sink; everything else waits in *outbox* a
 from typing import NamedTuple
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.dict cimport PyDict_GetItem
 from cpython.object cimport PyObject
-from cpython.unicode cimport PyUnicode_Compare
 from libc.math cimport NAN
-from libc.string cimport memcpy, memset
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp, memcpy, memset
 
 from feedhandler.records cimport Candle, Flags, Ticker, Trade, TradeFlags, EPOCH_SHIFT
 from feedhandler.codec cimport Decoded
@@ -27,6 +26,20 @@ from feedhandler.records import INTERVAL_NAMES
 
 cdef extern from "Python.h":
     const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
+
+
+cdef extern from *:
+    """
+    /* The bytes of an ASCII str, NULL for any other object. */
+    static inline const char *fh_ascii(PyObject *object, Py_ssize_t *length)
+    {
+        if (!PyUnicode_CheckExact(object) || !PyUnicode_IS_COMPACT_ASCII(object))
+            return NULL;
+        *length = PyUnicode_GET_LENGTH(object);
+        return (const char *)PyUnicode_1BYTE_DATA(object);
+    }
+    """
+    const char *fh_ascii(PyObject *text, Py_ssize_t *length) noexcept
 
 
 COUNTERS = (
@@ -169,6 +182,79 @@ cdef class Route:
             self.book = TrackedBook(self.symbol, self.channel, instrument, channel.depth)
 
 
+cdef inline bint same_text(object a, object b) noexcept:
+    """Compare two str of which *b* is ASCII."""
+    cdef Py_ssize_t a_length = 0
+    cdef Py_ssize_t b_length = 0
+    cdef const char *a_text = fh_ascii(<PyObject *> a, &a_length)
+    cdef const char *b_text = fh_ascii(<PyObject *> b, &b_length)
+    return a_text != NULL and a_length == b_length and memcmp(a_text, b_text, a_length) == 0
+
+
+cdef inline uint64_t hash_text(const char *text, Py_ssize_t length) noexcept nogil:
+    """Mix eight bytes at a time; channel names are ours, so nobody can aim at it."""
+    cdef uint64_t mixed = <uint64_t> length
+    cdef uint64_t word
+    while length > 0:
+        word = 0
+        memcpy(&word, text, 8 if length >= 8 else length)
+        mixed = (mixed ^ word) * <uint64_t> 0x9E3779B97F4A7C15
+        mixed ^= mixed >> 29
+        text += 8
+        length -= 8
+    return mixed
+
+
+cdef class RouteTable:
+    """Find a Route by the text of its channel, without a Python hash of a new str.
+
+    Open addressing, at most a quarter full; made anew when the routes change.
+    """
+
+    def __cinit__(self, list routes not None):
+        cdef Py_ssize_t size = 16
+        cdef Slot *slot
+        cdef Slot made
+        cdef Route route
+        while size < 4 * len(routes):
+            size *= 2
+        self.slots = <Slot *> calloc(size, sizeof(Slot))
+        if self.slots == NULL:
+            raise MemoryError
+        self.mask = size - 1
+        self.routes = routes
+        for route in routes:
+            made.text = fh_ascii(<PyObject *> route.channel, &made.length)
+            made.hash = hash_text(made.text, made.length)
+            made.route = <PyObject *> route
+            slot = &self.slots[made.hash & self.mask]
+            while slot.route != NULL:
+                slot = &self.slots[(slot - self.slots + 1) & self.mask]
+            slot[0] = made
+
+    def __dealloc__(self):
+        free(self.slots)
+
+    cdef Route find(self, object channel):
+        cdef Py_ssize_t length = 0
+        cdef const char *text = fh_ascii(<PyObject *> channel, &length)
+        cdef const Slot *slot
+        cdef uint64_t hashed
+        if text == NULL:
+            return None
+        hashed = hash_text(text, length)
+        slot = &self.slots[hashed & self.mask]
+        while slot.route != NULL:
+            if (
+                slot.hash == hashed
+                and slot.length == length
+                and memcmp(slot.text, text, length) == 0
+            ):
+                return <Route> slot.route
+            slot = &self.slots[(slot - self.slots + 1) & self.mask]
+        return None
+
+
 cdef class Session(Inbox):
     """The protocol state of one connection, which may be opened many times.
 
@@ -199,6 +285,7 @@ cdef class Session(Inbox):
         self.resync_interval_ns = resync_interval_ns
         self.state = State.CONNECTING
         self.routes = {}
+        self.table = RouteTable([])
         self.outbox = []
         self.events = []
         self.requests = {}
@@ -234,14 +321,14 @@ cdef class Session(Inbox):
     cdef int on_book(self, object channel, object symbol, bint snapshot, int64_t sequence,
                      int64_t timestamp_ms, const Level *bids, int bid_count,
                      const Level *asks, int ask_count) except -1:
-        cdef PyObject *found = PyDict_GetItem(self.routes, channel)
+        cdef Route route = self.table.find(channel)
         cdef TrackedBook book
         cdef Verdict verdict
-        if found == NULL:
+        if route is None:
             self.counters.add(Count.UNROUTED, 1)
             return 0
-        book = (<Route> found).book
-        if book is None or PyUnicode_Compare(symbol, book.symbol) != 0:
+        book = route.book
+        if book is None or not same_text(symbol, book.symbol):
             self.counters.add(Count.MISMATCHES, 1)
             return self.on_bad_book(channel)
         if snapshot:
@@ -452,13 +539,11 @@ cdef class Session(Inbox):
 
     cdef Route find(self, object channel, object symbol, Kind kind):
         """Return the Route of a channel message, or None, counted, where it has none."""
-        cdef PyObject *found = PyDict_GetItem(self.routes, channel)
-        cdef Route route
-        if found == NULL:
+        cdef Route route = self.table.find(channel)
+        if route is None:
             self.counters.add(Count.UNROUTED, 1)
             return None
-        route = <Route> found
-        if route.kind != kind or PyUnicode_Compare(symbol, route.symbol) != 0:
+        if route.kind != kind or not same_text(symbol, route.symbol):
             self.counters.add(Count.MISMATCHES, 1)
             return None
         return route
@@ -478,10 +563,10 @@ cdef class Session(Inbox):
 
     cdef int on_bad_book(self, object channel) except -1:
         """Treat a book message that cannot be used as a lost update of its channel."""
-        cdef PyObject *found = PyDict_GetItem(self.routes, channel)
+        cdef Route route = self.table.find(channel)
         self.counters.add(Count.BAD_VALUES, 1)
-        if found != NULL and (<Route> found).book is not None:
-            self.lose((<Route> found).book)
+        if route is not None and route.book is not None:
+            self.lose(route.book)
         return 0
 
     cdef int on_bad_value(self, object channel) except -1:
@@ -591,6 +676,7 @@ cdef class Session(Inbox):
             return
         for channel in named:
             route = self.routes.pop(channel, None)
+            self.table = RouteTable(list(self.routes.values()))
             self.note("rejected", route.symbol if route else "", {
                 "channels": [channel], "message": data.message,
             })
@@ -640,6 +726,7 @@ cdef class Session(Inbox):
         if channel in self.routes:
             return
         self.routes[channel] = Route(parse_channel(channel), instrument)
+        self.table = RouteTable(list(self.routes.values()))
         if self.state in (State.OPEN, State.AUTHENTICATED, State.SUBSCRIBED):
             self.to_subscribe.append(channel)
 
@@ -652,6 +739,7 @@ cdef class Session(Inbox):
             route.book.sync.lost()
             self.degrade(route.book, False)
         del self.routes[channel]
+        self.table = RouteTable(list(self.routes.values()))
         if channel in self.to_subscribe:
             self.to_subscribe.remove(channel)
         elif self.state in (State.OPEN, State.AUTHENTICATED, State.SUBSCRIBED):

@@ -1,5 +1,6 @@
 """The protocol state of one connection to the venue: bytes, events and time in, actions out."""
 
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from feedhandler.book cimport Level, OrderBook
@@ -96,6 +97,21 @@ cdef class Route:
     cdef readonly bint confirmed
 
 
+cdef struct Slot:               # of the table that finds a Route by the text of its channel
+    uint64_t hash
+    const char *text            # ASCII, borrowed from the Route's channel
+    Py_ssize_t length
+    PyObject *route             # borrowed from Session.routes; NULL: free
+
+
+cdef class RouteTable:
+    cdef Slot *slots
+    cdef uint64_t mask
+    cdef list routes            # keeps what the slots borrow
+
+    cdef Route find(self, object channel)
+
+
 cdef class Session(Inbox):
     cdef readonly Codec codec
     cdef readonly Sink sink
@@ -115,6 +131,7 @@ cdef class Session(Inbox):
     cdef int64_t now_ns
     cdef int actions
     cdef uint64_t records                   # quotes and trades given to the sink
+    cdef RouteTable table                   # the same as routes, for the hot path
     cdef dict requests
     cdef list to_subscribe
     cdef list to_unsubscribe
