@@ -102,7 +102,8 @@ class BookChannel:
     def __init__(self, name: str, depth: int) -> None:
         self.name = name
         self.depth = depth
-        self.sequence = 0
+        # The snapshot before any update has 1: to some clients 0 means none.
+        self.sequence = 1
         self.window: Window | None = None
 
 
