@@ -110,7 +110,8 @@ class Recording:
                         path = self.path
                         yield recv_ns, line.rstrip(b"\r\n"), decode_line(line)
         except UNREADABLE as error:
-            raise ConfigError(f"cannot read {self.path}: {reason(error)}") from error
+            name = getattr(error, "filename", None) or self.path
+            raise ConfigError(f"cannot read {name}: {reason(error)}") from error
         except MALFORMED as error:
             raise malformed(path, number, error) from error
 
