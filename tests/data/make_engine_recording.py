@@ -7,9 +7,9 @@ nothing with the venue, and then compared with the engine.
     python tests/data/make_engine_recording.py
 
 Columns of the truth: see COLUMNS. crc10 is the CRC-32 of the best ten levels as text,
-``b0p:b0q:a0p:a0q:b1p:...``, a side that has no such level being left out; crc_full, with
-the snapshot and every 100th update of a symbol, is that of all bids, then all asks, best first. Prices
-have two decimals, quantities no trailing zeros.
+``b0p:b0q:a0p:a0q:b1p:...``, a side with no such level being left out; crc_full, with
+the snapshot and every 100th update of a symbol, is that of all bids, then all asks,
+best first. Prices have two decimals, quantities no trailing zeros.
 """
 
 import csv
@@ -39,10 +39,11 @@ MESSAGES = 3000
 # Four seconds before midnight UTC, so that candles and the day close.
 START_NS = 1_625_097_596_000_000_000
 STEP_NS = 5_000_000
-COLUMNS = (
-    "line,kind,sequence,recv_ns,src_id,bid_px,bid_qty,ask_px,ask_qty,"
-    "n_bids,n_asks,crc10,crc_full,symbol"
-).split(",")
+COLUMNS = [
+    "line", "kind", "sequence", "recv_ns", "src_id",
+    "bid_px", "bid_qty", "ask_px", "ask_qty",
+    "n_bids", "n_asks", "crc10", "crc_full", "symbol",
+]  # fmt: skip
 
 
 def record():

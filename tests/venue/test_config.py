@@ -73,7 +73,7 @@ def test_a_full_file_is_read(tmp_path):
     ],
 )
 def test_a_mistake_is_named_with_its_key(tmp_path, text, key, says):
-    with pytest.raises(ConfigError, match="venue.toml") as caught:
+    with pytest.raises(ConfigError, match=r"venue\.toml") as caught:
         load(written(tmp_path, text))
 
     assert caught.value.key == key
@@ -83,7 +83,7 @@ def test_a_mistake_is_named_with_its_key(tmp_path, text, key, says):
 def test_a_file_that_is_not_toml_or_not_there_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match="not TOML"):
         load(written(tmp_path, "port ="))
-    with pytest.raises(ConfigError, match="cannot read .*nowhere.toml: No such file"):
+    with pytest.raises(ConfigError, match=r"cannot read .*nowhere\.toml: No such file"):
         load(tmp_path / "nowhere.toml")
 
 

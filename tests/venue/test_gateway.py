@@ -195,7 +195,8 @@ def test_a_channel_named_twice_is_one_subscription():
 @pytest.mark.req("MF-01", "MF-02", "A-30", "A-45")
 @pytest.mark.parametrize(
     "payload",
-    [b"", b"{", b"null", b"[]", b"7", b'"x"', b"{}", b'{"action":7}', b'{"action":null}',
+    [b"", b"{", b"null", b"[]", b"7", b'"x"', b"{}", b'{"action":7}',
+     b'{"action":null}',
      b'{"action":"pong"} x', b'{"action":"\xff"}', b"[" * 30_000, b'{"id":"a"}',
      b'{"a":' * 10_000 + b"1" + b"}" * 10_000, b'{"action":NaN}'],
     ids=lambda payload: repr(payload[:20]),

@@ -1,6 +1,6 @@
 """Market data from engine reports: windows, trades, tickers, candles."""
 
-from itertools import count
+from itertools import count, pairwise
 
 import msgspec
 import pytest
@@ -285,7 +285,7 @@ def test_a_ticker_is_sent_at_most_every_100_ms_and_the_last_state_wins():
     stand.advance(T0 + 300)
 
     tickers = stand.on("ticker:AAPL")
-    assert all(b.timestamp - a.timestamp >= 100 for a, b in zip(tickers, tickers[1:]))
+    assert all(b.timestamp - a.timestamp >= 100 for a, b in pairwise(tickers))
     assert tickers[0].timestamp == T0 + 100
     assert tickers[-1].data.bid == 152.00
     assert stand.data.due_ms() is None or stand.data.due_ms() > T0 + 300
@@ -347,7 +347,8 @@ def test_the_candle_of_the_reference():
     stand = Stand()
     stand.open("candles:AAPL:1m")
     for offset, price, lots in (
-        (0, 150.00, 2500), (10, 150.30, 5000), (20, 149.90, 2500), (59_999, 150.25, 2500),
+        (0, 150.00, 2500), (10, 150.30, 5000),
+        (20, 149.90, 2500), (59_999, 150.25, 2500),
     ):  # fmt: skip
         stand.trade(lots, price, now_ms=1_625_097_540_000 + offset)
 
@@ -432,7 +433,7 @@ def test_candles_add_up_to_the_trades(trades):
     for candle in candles:
         assert candle.low <= min(candle.open, candle.close)
         assert candle.high >= max(candle.open, candle.close)
-    for earlier, later in zip(candles, candles[1:]):
+    for earlier, later in pairwise(candles):
         assert later.start_time == earlier.end_time
 
 
