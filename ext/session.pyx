@@ -5,6 +5,7 @@ file. Market data goes straight to the Sink; everything else waits in *outbox* a
 *events* for whoever hosts the session.
 """
 
+import re
 from typing import NamedTuple
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -99,6 +100,10 @@ KINDS = {
     "ticker": Kind.TICKER,
     "candles": Kind.CANDLE,
 }
+
+
+# Channel names in the text of an error, whole: one may be the beginning of another.
+NAMES = re.compile(r"[a-z_]+(?::[A-Z0-9](?:[A-Z0-9._-]*[A-Z0-9_-])?)?(?::[0-9a-z]+)?")
 
 
 class Event(NamedTuple):
@@ -669,7 +674,10 @@ cdef class Session(Inbox):
             self.subscribe_throttle.hold(self.now_ns + <int64_t> (wait_s * SECOND_NS))
             self.again(request.channels)
             return
-        named = [channel for channel in request.channels if channel in data.message]
+        at_fault = set(NAMES.findall(data.message))
+        if isinstance(data.channels, list):
+            at_fault.update(data.channels)
+        named = [channel for channel in request.channels if channel in at_fault]
         if data.code != ErrorCode.INVALID_PARAMETER or not named:
             self.close_reason = f"subscription refused: {data.code}: {data.message}"
             self.actions |= Action.CLOSE

@@ -89,6 +89,7 @@ class FeedHandler:
         try:
             for instrument in self.config.instruments:
                 self._add(instrument)
+            self._segments.publish()
         except BaseException:
             self._segments.close()
             self._segments = None
@@ -333,8 +334,8 @@ class FeedHandler:
 class _Segments:
     """The shared memory of one feed: two rings, the board and the counters.
 
-    All four are formatted before the first is published, so that whoever finds one
-    finds the others.
+    All four are formatted, and the directory of instruments is filled, before the first
+    is published: whoever finds one finds everything.
     """
 
     def __init__(self, config: FeedConfig) -> None:
@@ -370,13 +371,15 @@ class _Segments:
                 HISTOGRAMS,
                 self._owned[-1].origin,
             )
-            # The board last: it is what a consumer looks for first.
-            for segment in sorted(self._owned, key=lambda s: s.path.suffix == ".board"):
-                segment.publish()
         except BaseException:
             self.close()
             raise
         self.publisher = Publisher(self.quotes, self.trades, self.board)
+
+    def publish(self) -> None:
+        """Let readers find all of it; the board last, for which a consumer looks."""
+        for segment in sorted(self._owned, key=lambda s: s.path.suffix == ".board"):
+            segment.publish()
 
     def _create(self, stream: str, size: int) -> Mapping:
         segment = shm.create(

@@ -1,3 +1,4 @@
+import re
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from feedhandler.throttle import Throttle
 COUNTERS: tuple[str, ...]
 HISTOGRAMS: tuple[str, ...]
 KINDS: dict[str, int]
+NAMES: re.Pattern[str]
 TRANSITIONS: dict[State, set[State]]
 
 class Action(IntEnum):
