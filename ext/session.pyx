@@ -692,6 +692,7 @@ cdef class Session(Inbox):
 
     def again(self, channels):
         """Have those of *channels* that are still ours subscribed in the next collect()."""
+        cdef Route route
         for channel in channels:
             route = self.routes.get(channel)
             if route is None:

@@ -55,7 +55,9 @@ def test_the_demo_runs_three_processes_and_leaves_nothing_behind():
     assert set(os.listdir("/dev/shm")) == before
     summary = done.stdout
     assert int(re.search(r"messages +(\d+)", summary)[1]) > 100
-    published, read = re.search(r"quotes +(\d+) published, (\d+) read", summary).groups()
+    published, read = re.search(
+        r"quotes +(\d+) published, (\d+) read", summary
+    ).groups()
     assert published == read
     assert re.search(r"lost +0\b", summary)
     assert re.search(r"gaps +0\b", summary)
@@ -127,11 +129,15 @@ def test_a_killed_feed_is_dead_to_its_readers_and_its_successor_takes_over():
             quotes = market.quotes()
             feed.process.kill()
             feed.process.wait()
-        assert until(lambda: market.status().state == "DEAD", "the feed to be dead", 1.0)
+        assert until(
+            lambda: market.status().state == "DEAD", "the feed to be dead", 1.0
+        )
         assert not market.is_live("AAPL")
         with program(*run_feed(url, name)) as successor:
             until(lambda: market.is_live("AAPL"), "the successor")
-            until(lambda: quotes.poll().size and quotes.resets == 1, "the reader to move")
+            until(
+                lambda: quotes.poll().size and quotes.resets == 1, "the reader to move"
+            )
             successor.end()
         market.close()
     assert left_behind(name) == []
@@ -231,7 +237,11 @@ def test_no_room_for_the_rings_is_one_line_and_nothing_is_left(tmp_path: Path):
     )
 
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
 
     assert done.returncode == 4, done.stderr
@@ -249,7 +259,9 @@ def test_tail_prints_trades_as_text_and_counts():
         assert done.returncode == 0, done.stderr
         lines = done.stdout.splitlines()
         assert len(lines) == 3
-        assert all(re.match(r"AAPL +\S+ +[\d.]+ @ [\d.]+ +(BUY|SELL)$", x) for x in lines)
+        assert all(
+            re.match(r"AAPL +\S+ +[\d.]+ @ [\d.]+ +(BUY|SELL)$", x) for x in lines
+        )
         feed.end()
 
 
@@ -270,7 +282,10 @@ def test_tail_whose_reader_has_gone_ends_quietly():
 
 def test_a_feed_by_that_name_can_be_attached_from_the_package():
     name = unique("api")
-    with venue() as (_, url), program(*run_feed(url, name, "--channel", "ticker")) as feed:
+    with (
+        venue() as (_, url),
+        program(*run_feed(url, name, "--channel", "ticker")) as feed,
+    ):
         with attached(name) as market:
             until(lambda: market.ticker("AAPL"), "a ticker")
             ticker = market.ticker("AAPL")

@@ -1,0 +1,77 @@
+"""The README's code, as printed."""
+
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.processes import program, venue
+
+README = Path(__file__).parents[2] / "README.md"
+PORT = 8765
+
+
+def blocks() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+
+
+def port_is_free() -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", PORT))
+        except OSError:
+            return False
+    return True
+
+
+@pytest.mark.skipif(not port_is_free(), reason=f"port {PORT} of the README is in use")
+def test_the_code_of_the_readme_runs_as_printed():
+    embed, consume = blocks()
+    with venue(port=PORT):
+        feed = subprocess.Popen(
+            [sys.executable, "-u", "-c", embed], stdout=subprocess.PIPE, text=True
+        )
+        assert feed.stdout is not None
+        for line in feed.stdout:
+            if line.startswith("True"):
+                break
+        reader = subprocess.run(
+            [sys.executable, "-c", consume],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        rest = feed.stdout.read()
+        feed.stdout.close()
+
+        assert feed.wait(30) == 0
+        assert rest.count("True") >= 3
+        assert reader.returncode == 0, reader.stderr
+        lines = reader.stdout.splitlines()
+        assert any(re.match(r"AAPL [\d.]+ True$", line) for line in lines)
+        assert lines[-1] == "CLOSED lost 0"
+
+
+def test_the_commands_of_the_readme_exist():
+    commands = set(
+        re.findall(r"feedhandler (demo|venue|run|tail)\b", README.read_text())
+    )
+
+    with program("--help") as shown:
+        assert shown.process.wait(10) == 0
+        assert shown.process.stdout is not None
+        text = shown.process.stdout.read()
+    assert commands == {"demo", "venue", "run", "tail"}
+    assert all(re.search(rf"^ +{command} ", text, re.MULTILINE) for command in commands)
+
+
+def test_the_blocks_keep_to_their_length():
+    embed, consume = blocks()
+
+    assert len([x for x in embed.splitlines() if x.strip()]) <= 20
+    assert len([x for x in consume.splitlines() if x.strip()]) <= 10
