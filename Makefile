@@ -14,14 +14,13 @@ help:
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@mkdir -p build && echo release > build/.last
 	touch $@
 
 # The modules of another build are newer than this one's C, so a switch compiles all.
 build: $(VENV)/.installed
-	@mkdir -p build
-	@test "$$(cat build/.last 2>/dev/null)" = "$(BUILD)" || touch setup.py ext/*.pyx ext/*/*.pyx
 	FEEDHANDLER_BUILD=$(BUILD) $(BIN)/python setup.py -q build_ext --inplace \
-	    $$(test "$$(cat build/.last 2>/dev/null)" = "$(BUILD)" || echo --force)
+	    $$(test "$$(cat build/.last)" = "$(BUILD)" || echo --force)
 	@echo $(BUILD) > build/.last
 
 # Bounds, None and initialisation checks on, no optimisation.

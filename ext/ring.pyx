@@ -224,7 +224,7 @@ cdef class Reader(SegmentReader):
         self.capacity = self.meta.capacity
         self.slot_size = self.meta.slot_size
         self.slots = self.base + <uint64_t> self.meta.slots_offset
-        self.resets += 1
+        self.resets = self.resets + 1
 
     cdef int accept(self, object meta) except -1:
         if self.expected is not None and meta.schema != self.expected:
@@ -280,7 +280,8 @@ cdef class Reader(SegmentReader):
                 fence_acquire()                                 # R3
                 if load_relaxed(slot) == seq:                   # R4
                     (<uint64_t *> out)[0] = seq
-                    self.cursor += 1
+                    # += needs the GIL in the checked build, whose None check may raise.
+                    self.cursor = self.cursor + 1
                     return RECORD
                 continue        # never act on R4's word: it was not acquired
             if (seq & ~BUSY) <= self.cursor + 1:
@@ -345,7 +346,7 @@ cdef class Reader(SegmentReader):
         while True:
             if self.slots == NULL:
                 raise ValueError("reader is released")
-            self.pinned += 1
+            self.pinned = self.pinned + 1
             try:
                 with nogil:
                     found = sleep_until_new(
@@ -415,7 +416,7 @@ cdef bint lapped(uint64_t head, uint64_t cursor, uint64_t capacity) noexcept nog
 cdef void skip(Reader reader, uint64_t head) noexcept nogil:
     """Move a lapped reader on, and count what it lost."""
     cdef uint64_t target = head - 1 if reader.latest else head - reader.capacity // 2
-    reader.missed += target - reader.cursor
+    reader.missed = reader.missed + target - reader.cursor
     reader.cursor = target
 
 
@@ -441,7 +442,7 @@ cdef object take(Reader reader, uint64_t head, Py_ssize_t limit):
     # Record n is whole if head - n < capacity: strictly, for the next is being written.
     if lapped(head, reader.cursor, reader.capacity):
         bad = min(head - reader.capacity + 1 - reader.cursor, count)
-    reader.missed += bad
-    reader.cursor += count
+    reader.missed = reader.missed + bad
+    reader.cursor = reader.cursor + count
     records = np.frombuffer(raw, reader.dtype)
     return records[bad:] if bad else records

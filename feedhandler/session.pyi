@@ -81,6 +81,9 @@ class Route:
     @property
     def confirmed(self) -> bool: ...
 
+class RouteTable:
+    def __new__(cls, routes: list[Route]) -> RouteTable: ...
+
 class Session(Inbox):
     tap: Tap | None
     def __new__(
