@@ -12,7 +12,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport INT64_MAX, int64_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from feedhandler.atomic cimport (
     cpu_pause,
@@ -25,7 +25,16 @@ from feedhandler.atomic cimport (
     store_words,
 )
 from feedhandler.clock cimport monotonic_ns
-from feedhandler.segment cimport BUSY, DATA_OFFSET, GENERIC, LINE, QUOTES, TRADES, StreamKind
+from feedhandler.segment cimport (
+    BUSY,
+    DATA_OFFSET,
+    GENERIC,
+    LINE,
+    QUOTES,
+    SLOT_MAX,
+    TRADES,
+    StreamKind,
+)
 
 from feedhandler.errors import RingInvalid
 from feedhandler.records import QUOTE, TRADE
@@ -134,7 +143,6 @@ cdef class Ring(SegmentWriter):
         self.mask = capacity - 1
         self.slot_size = slot_size
         self.record_size = dtype.itemsize
-        self.scratch = bytearray(slot_size)
         self.slots = self.base + DATA_OFFSET
         self.seal()
 
@@ -177,15 +185,45 @@ cdef class Ring(SegmentWriter):
     def publish_record(self, record) -> None:
         """Publish *record*, any buffer of the dtype's size; its first word is ignored."""
         cdef Py_buffer view
-        cdef char *scratch = PyByteArray_AS_STRING(self.scratch)
         PyObject_GetBuffer(record, &view, PyBUF_SIMPLE)
         try:
             if view.len != self.record_size:
                 raise ValueError(f"record is {view.len} bytes, not {self.record_size}")
-            memcpy(scratch, view.buf, view.len)
+            publish_padded(self, <const char *> view.buf, 1)
         finally:
             PyBuffer_Release(&view)
-        self.publish(scratch)
+
+    def publish_records(self, records) -> None:
+        """Publish a buffer of any number of records, without the GIL."""
+        cdef Py_buffer view
+        PyObject_GetBuffer(records, &view, PyBUF_SIMPLE)
+        try:
+            if self.slots == NULL:
+                return
+            if view.len % self.record_size:
+                raise ValueError(
+                    f"records are {view.len} bytes, not a multiple of {self.record_size}")
+            self.pinned += 1
+            with nogil:
+                publish_padded(
+                    self, <const char *> view.buf, view.len // self.record_size)
+            self.pinned -= 1
+        finally:
+            PyBuffer_Release(&view)
+
+
+cdef void publish_padded(Ring ring, const char *records, Py_ssize_t count) noexcept nogil:
+    """Publish *count* records that may be shorter than their slots."""
+    cdef char slot[SLOT_MAX]
+    cdef Py_ssize_t number
+    if ring.record_size == ring.slot_size:
+        for number in range(count):
+            ring.publish(records + number * ring.slot_size)
+        return
+    memset(slot, 0, ring.slot_size)
+    for number in range(count):
+        memcpy(slot, records + number * ring.record_size, ring.record_size)
+        ring.publish(slot)
 
 
 cdef class Reader(SegmentReader):

@@ -353,6 +353,8 @@ cdef class SegmentWriter:
         """Let go of the buffer; from here on every write is ignored."""
         if self.base == NULL:
             return
+        if self.pinned:
+            raise BufferError("segment is in use by another thread")
         self.forget()
         self.base = NULL
         self.live = NULL
@@ -482,8 +484,11 @@ _mappings = weakref.WeakSet()
 
 def _after_fork() -> None:
     """Disown, in the child, what only the parent may write."""
+    cdef SegmentWriter writer
     cdef Mapping mapping
     for writer in list(_writers):
+        # The thread that pinned it, if any, is not in the child.
+        writer.pinned = 0
         writer.release()
     for mapping in list(_mappings):
         # Not munmap: the address is free, and may soon be someone else's.

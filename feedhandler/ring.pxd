@@ -25,7 +25,6 @@ cdef class Ring(SegmentWriter):
     cdef uint64_t count         # records published
     cdef uint32_t slot_size
     cdef uint32_t record_size
-    cdef object scratch
 
     # Wait-free: no syscall, no shared state read. *record* is slot_size bytes, of which the
     # first word is ignored.

@@ -93,6 +93,7 @@ cdef class SegmentWriter:
     cdef Py_buffer view
     cdef char *base             # NULL before format() and after release()
     cdef LivePage *live
+    cdef int pinned             # calls that run without the GIL and use the pointers
 
     # Claim *buffer*, zero it and write all of the meta page but the magic.
     cdef int format(
