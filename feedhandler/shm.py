@@ -244,6 +244,8 @@ class OwnedSegment:
             self._temporary.unlink(missing_ok=True)
         elif not persist and _inode_of(self.path) == self._inode:
             self.path.unlink()
+        # A mapping that a writer still uses would hold the lock, closed or not.
+        _unlock(self._fd)
         with contextlib.suppress(BufferError):
             self.buffer.close()
         os.close(self._fd)
@@ -388,6 +390,11 @@ def _lock_or_busy(fd: int, path: Path) -> None:
         if error.errno not in (errno.EAGAIN, errno.EACCES):
             raise
         raise RingBusy(f"{path} has another writer") from None
+
+
+def _unlock(fd: int) -> None:
+    request = _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0)
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, request)
 
 
 def _is_locked(fd: int) -> bool:

@@ -10,12 +10,13 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from feedhandler.board import Board, BoardReader
 from feedhandler.errors import RingError, RingInvalid, UnknownSymbol
 from feedhandler.records import CANDLE, INTERVAL_NAMES, QUOTE, TICKER, Flags
 from feedhandler.segment import read_meta
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 ENTRIES = 0x3000
 ENTRY = 1024
@@ -233,6 +234,11 @@ def test_levels_that_are_gone_are_cleared():
 levels = st.dictionaries(st.integers(1, 30), st.integers(1, 9), max_size=12)
 
 
+def first_change(old: list, new: list) -> int:
+    ranks = range(max(len(old), len(new)))
+    return next((r for r in ranks if old[r : r + 1] != new[r : r + 1]), NO_CHANGE)
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(levels, levels), max_size=8), st.integers(1, 8))
 def test_the_window_is_the_top_of_the_book_whatever_changes(books, window):
@@ -243,13 +249,7 @@ def test_the_window_is_the_top_of_the_book_whatever_changes(books, window):
     before: list[list] = [[], []]
     for sides in books:
         now = [sorted(side.items(), reverse=not i) for i, side in enumerate(sides)]
-        changed = [
-            next(
-                (r for r in range(max(len(old), len(new))) if old[r : r + 1] != new[r : r + 1]),
-                NO_CHANGE,
-            )
-            for old, new in zip(before, now, strict=True)
-        ]  # fmt: skip
+        changed = [first_change(*pair) for pair in zip(before, now, strict=True)]
         board.write_quote(
             quote(), bids=now[0], asks=now[1], bid_changed=changed[0],
             ask_changed=changed[1],

@@ -4,13 +4,14 @@ import math
 import struct
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from feedhandler.counters import Counters, CountersReader, Histogram
 from feedhandler.errors import RingInvalid
 from feedhandler.records import QUOTE
 from feedhandler.ring import Ring
 from feedhandler.segment import read_meta
-from hypothesis import given
-from hypothesis import strategies as st
 
 NAMES = ["frames", "gaps", "resyncs"]
 

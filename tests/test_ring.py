@@ -10,12 +10,13 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from feedhandler.errors import RingInvalid
 from feedhandler.records import QUOTE, TRADE
 from feedhandler.ring import Reader, Ring, dtype_of, schema_of
 from feedhandler.segment import Origin
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 CAPACITY = 64
 HEAD = 0x1000

@@ -9,6 +9,7 @@ import textwrap
 
 import numpy as np
 import pytest
+
 from feedhandler.errors import RingInvalid
 from feedhandler.records import QUOTE
 from feedhandler.ring import Ring, schema_of
