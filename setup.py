@@ -1,6 +1,7 @@
 """Build the compiled modules: ``ext/NAME.pyx`` becomes ``feedhandler.NAME``."""
 
 import os
+import re
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -21,6 +22,7 @@ MACROS = {
     "coverage": [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")],
 }
 CHECKED = BUILD != "release"
+CIMPORT = re.compile(r"^(?:from|cimport) +(feedhandler[.\w]*)", re.MULTILINE)
 
 
 def extension(pyx: Path) -> Extension:
@@ -34,12 +36,29 @@ def extension(pyx: Path) -> Extension:
     )
 
 
+def interfaces(source: Path, seen: set[Path]) -> set[Path]:
+    """Collect our .pxd files that *source* cimports, and those that they cimport."""
+    for name in CIMPORT.findall(source.read_text()):
+        found = Path(*name.split(".")).with_suffix(".pxd")
+        if found not in seen and found.exists():
+            seen = interfaces(found, seen | {found})
+    return seen
+
+
 def forget_stale(pyx: Path) -> Path:
-    """Drop C that predates its own .pxd, which Cython checks only beside the .pyx."""
+    """Drop C that predates an interface that it was made from.
+
+    Cython looks for a .pyx's own .pxd beside it only, so it misses that one, and what
+    that one cimports.
+    """
     generated = (GENERATED / pyx).with_suffix(".c")
-    interface = (PACKAGE / pyx.relative_to(EXT)).with_suffix(".pxd")
-    both = generated.exists() and interface.exists()
-    if both and generated.stat().st_mtime < interface.stat().st_mtime:
+    own = (PACKAGE / pyx.relative_to(EXT)).with_suffix(".pxd")
+    used = {own} if own.exists() else set()
+    for source in (pyx, *used):
+        used = interfaces(source, used)
+    if generated.exists() and any(
+        generated.stat().st_mtime < interface.stat().st_mtime for interface in used
+    ):
         generated.unlink()
     return pyx
 

@@ -213,7 +213,7 @@ cdef void blank(Board board, Entry *entry) noexcept nogil:
     memset(&fresh, 0, sizeof(Entry))
     fresh.status = LISTED
     fresh.quote.bid_price = fresh.quote.ask_price = NAN
-    fresh.quote.flags = Flags.NO_BID | Flags.NO_ASK
+    fresh.quote.flags = Flags.STALE | Flags.NO_BID | Flags.NO_ASK
     fresh.ticker.last_price = fresh.ticker.last_size = NAN
     fresh.ticker.bid = fresh.ticker.ask = fresh.ticker.volume = NAN
     fresh.ticker.daily_change = fresh.ticker.daily_change_percent = NAN
@@ -595,6 +595,6 @@ cdef object top_of(str symbol, const Entry *entry):
         entry.quote.recv_ns,
         entry.sequence,
         entry.session_epoch,
-        entry.quote.flags,
+        entry.quote.flags & 0xFF,
         entry.quote.flags & Flags.LIVE != 0 and entry.status == LISTED,
     )

@@ -153,7 +153,7 @@ def test_nothing_is_known_of_a_new_instrument():
 
     assert math.isnan(top.bid_price)
     assert math.isnan(top.ask_price)
-    assert top.flags == Flags.NO_BID | Flags.NO_ASK
+    assert top.flags == Flags.STALE | Flags.NO_BID | Flags.NO_ASK
     assert not top.is_live
     assert len(reader.depth("AAPL").bids) == 0
     assert reader.ticker("AAPL") is None
