@@ -56,8 +56,8 @@ def program(*arguments: str) -> Iterator[Program]:
     try:
         yield running
     finally:
-        running.process.kill()
-        running.process.wait()
+        # Ask first: a feed that is killed leaves its segments behind.
+        running.end()
         for stream in (running.process.stdout, running.process.stderr):
             if stream is not None:
                 stream.close()
