@@ -208,12 +208,10 @@ def _venue(options: argparse.Namespace) -> int:
 
 
 def _venue_config(options: argparse.Namespace) -> "VenueConfig":
-    import msgspec
-
     from feedhandler.venue import config
 
     loaded = config.load(options.config) if options.config else config.VenueConfig()
-    values = msgspec.to_builtins(loaded)
+    values = config.as_values(loaded)
     for key in ("host", "port"):
         if getattr(options, key) is not None:
             values[key] = getattr(options, key)

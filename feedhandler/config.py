@@ -1,5 +1,6 @@
 """The client's configuration: TOML into frozen Structs; its only defaults."""
 
+import ipaddress
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -166,12 +167,19 @@ def _check_url(url: str, allow_plaintext: bool) -> None:
     name = host[1:].split("]")[0] if host.startswith("[") else host.split(":")[0]
     if scheme not in ("ws", "wss") or not separator or not name:
         raise ValueError(f"url {url!r} is not ws://… or wss://…")
-    loopback = name in ("localhost", "::1") or name.startswith("127.")
+    loopback = name == "localhost" or _is_loopback_address(name)
     if scheme == "ws" and not loopback and not allow_plaintext:
         raise ValueError(
             f"url {url!r} is plaintext to another machine; use wss:// or set "
             "allow_plaintext = true"
         )
+
+
+def _is_loopback_address(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def load(path: str) -> FeedConfig:

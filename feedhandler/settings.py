@@ -14,6 +14,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 _WHERE = re.compile(r"(?P<what>.*?) - at `\$\.?(?P<key>.*)`", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`")
+_MISSING = re.compile(r"Object missing required field `(?P<name>.*)`")
 
 
 def read_toml(path: str, kind: type[T]) -> T:
@@ -36,7 +37,7 @@ def decode_toml(text: bytes, kind: type[T], source: str) -> T:
     except msgspec.ValidationError as error:
         raise _config_error(error, kind, source) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{source}: {str(error)[:200].lower()}") from None
+        raise ConfigError(f"{source}: not TOML: {str(error)[:200].lower()}") from None
 
 
 def convert(values: Any, kind: type[T], source: str) -> T:
@@ -51,7 +52,7 @@ def _config_error(
     error: msgspec.ValidationError, kind: type[msgspec.Struct], source: str
 ) -> ConfigError:
     key, what = _explain(str(error), kind)
-    return ConfigError(f"{source}: {key + ': ' if key else ''}{what}", key)
+    return ConfigError(f"{source}: {key + ': ' if key else ''}{what}", key or None)
 
 
 def _explain(message: str, kind: type[msgspec.Struct]) -> tuple[str, str]:
@@ -64,11 +65,15 @@ def _explain(message: str, kind: type[msgspec.Struct]) -> tuple[str, str]:
         expected = ", ".join(f.encode_name for f in msgspec.structs.fields(table))
         name = unknown["name"]
         return f"{key}.{name}" if key else name, f"unknown key; expected {expected}"
+    missing = _MISSING.fullmatch(what)
+    if missing:
+        name = missing["name"]
+        return f"{key}.{name}" if key else name, "missing, and it has no default"
     choices = _choices(_type_at(kind, key))
     if what.startswith("Invalid enum value") and choices:
         given = what.removeprefix("Invalid enum value ")
         return key, f"expected one of {choices}, got {given}"
-    return key, what[:1].lower() + what[1:]
+    return key, what[:1].lower() + what[1:].replace("`", "")
 
 
 def _type_at(kind: Any, key: str) -> Any:

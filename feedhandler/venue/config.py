@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from feedhandler.errors import ConfigError
 from feedhandler.protocol.channels import is_symbol
 from feedhandler.protocol.limits import (
     HEARTBEAT_S,
@@ -16,6 +15,7 @@ from feedhandler.protocol.limits import (
     SUBSCRIPTIONS_PER_CONNECTION,
     RateClass,
 )
+from feedhandler.settings import convert, read_toml
 
 __all__ = [
     "LimitsConfig",
@@ -23,6 +23,8 @@ __all__ = [
     "SymbolConfig",
     "TradersConfig",
     "VenueConfig",
+    "as_values",
+    "build",
     "load",
 ]
 
@@ -136,40 +138,15 @@ class VenueConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 def load(path: str | Path) -> VenueConfig:
     """Read a TOML file; ConfigError names the key that is wrong and what was wanted."""
-    try:
-        return msgspec.toml.decode(Path(path).read_bytes(), type=VenueConfig)
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except msgspec.ValidationError as error:
-        message, key = explain(error)
-        raise ConfigError(f"{path}: {message}", key) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
+    return read_toml(str(path), VenueConfig)
 
 
-def explain(error: msgspec.ValidationError) -> tuple[str, str | None]:
-    """Turn msgspec's words into ours; return the message and the key it is about."""
-    text, _, where = str(error).partition(" - at `$")
-    key = where.rstrip("`").lstrip(".") or None
-    unknown = "Object contains unknown field `"
-    if text.startswith(unknown):
-        name = text.removeprefix(unknown).rstrip("`")
-        key = f"{key}.{name}" if key else name
-        return f"unknown key {key}", key
-    missing = "Object missing required field `"
-    if text.startswith(missing):
-        name = text.removeprefix(missing).rstrip("`")
-        key = f"{key}.{name}" if key else name
-        return f"missing key {key}", key
-    text = text.replace("`", "")
-    text = text[:1].lower() + text[1:]
-    return (f"{key}: {text}" if key else text), key
+def as_values(config: VenueConfig) -> dict[str, Any]:
+    """Turn a VenueConfig into plain values, for build()."""
+    values: dict[str, Any] = msgspec.to_builtins(config)
+    return values
 
 
 def build(**fields: Any) -> VenueConfig:
     """Make a VenueConfig from plain values, with the checks of a file."""
-    try:
-        return msgspec.convert(fields, VenueConfig)
-    except msgspec.ValidationError as error:
-        message, key = explain(error)
-        raise ConfigError(message, key) from error
+    return convert(fields, VenueConfig, "configuration")

@@ -1,0 +1,162 @@
+"""The floors of ARCHITECTURE.md: a module imports only what lies below it."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "feedhandler"
+
+FLOORS = [
+    {"errors", "abi", "atomic", "clock", "segment", "records", "settings", "protocol"},
+    {"book", "sync", "sink", "ring", "board", "counters", "shm", "throttle", "backoff"},
+    {"codec", "publisher"},
+    {"session"},
+    {"listener", "venue"},
+    {"connection", "config"},
+    {"handler", "consumer"},
+    {"cli", "demo", "live_table", "__main__"},
+]
+FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
+
+# Within a floor: the words build on each other, and so do the doors.
+TOGETHER = (
+    {"errors", "abi", "atomic", "clock", "segment", "records", "settings", "protocol"},
+    {"cli", "demo", "live_table", "__main__"},
+)
+
+THIRD_PARTY = {
+    "numpy": {"records", "ring", "board", "consumer", "cli"},
+    "msgspec": {"protocol", "settings", "codec", "config", "shm", "venue"},
+    "picows": {"listener", "connection", "venue.server"},
+    "uvloop": {"cli"},
+    "rich": {"live_table", "cli"},
+    "typing_extensions": {"segment", "ring", "board", "counters"},
+}
+DOORS = {"cli", "demo", "__main__"}
+
+IMPORT = re.compile(
+    r"^[ \t]*"
+    r"(?:from[ \t]+([\w.]+)[ \t]+c?import[ \t]+([^\n#]+)|c?import[ \t]+([\w.]+))",
+    re.MULTILINE,
+)
+
+
+def sources() -> list[Path]:
+    found = [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.pxd"), *PACKAGE.rglob("*.pyi")]
+    return sorted([*found, *(ROOT / "ext").rglob("*.pyx")])
+
+
+def module_of(path: Path) -> str:
+    base = ROOT / "ext" if path.suffix == ".pyx" else PACKAGE
+    return ".".join(path.relative_to(base).with_suffix("").parts)
+
+
+def imports(path: Path) -> list[str]:
+    """Every module that *path* imports or cimports, ours with their package."""
+    text = re.sub(r'"""(?:.|\n)*?"""', "", path.read_text())
+    found = []
+    for source, names, plain in IMPORT.findall(text):
+        if source == "feedhandler":
+            found += [
+                f"feedhandler.{n.strip().split(' ')[0]}" for n in names.split(",")
+            ]
+        else:
+            found.append(source or plain)
+    return found
+
+
+def part(name: str) -> str:
+    """The entry of FLOORS that a module belongs to."""
+    return name.partition(".")[0]
+
+
+def ours() -> list[tuple[Path, str, str]]:
+    return [
+        (path, module_of(path), target.removeprefix("feedhandler."))
+        for path in sources()
+        if part(module_of(path)) != "__init__"
+        for target in imports(path)
+        if target.startswith("feedhandler.")
+    ]
+
+
+def test_every_module_has_a_floor():
+    names = {part(module_of(path)) for path in sources()} - {"__init__"}
+
+    assert names == set(FLOOR)
+
+
+def test_the_imports_are_found():
+    found = {(name, target) for _, name, target in ours()}
+
+    assert ("session", "codec") in found
+    assert ("listener", "session") in found
+    assert ("venue.server", "venue.gateway") in found
+    assert len(found) > 80
+
+
+@pytest.mark.parametrize(("path", "name", "target"), ours(), ids=lambda v: str(v)[-30:])
+def test_a_module_imports_only_floors_below_its_own(path: Path, name: str, target: str):
+    here, there = part(name), part(target)
+    allowed = (
+        here == there
+        or FLOOR[there] < FLOOR[here]
+        or any(here in group and there in group for group in TOGETHER)
+    )
+
+    assert allowed, f"{path.name}: {here} imports {there}"
+
+
+def test_the_venue_knows_only_the_words_and_itself():
+    known = {part(target) for _, name, target in ours() if part(name) == "venue"}
+
+    assert known <= FLOORS[0] | {"venue"}
+
+
+def test_only_doors_know_the_handler():
+    knowing = {part(name) for _, name, target in ours() if part(target) == "handler"}
+
+    assert knowing - {"handler"} <= DOORS
+
+
+def test_a_third_party_package_is_imported_where_its_job_is():
+    wrong = []
+    for path in sources():
+        name = module_of(path)
+        if name == "__init__":
+            continue
+        for target in imports(path):
+            package = target.split(".")[0]
+            homes = THIRD_PARTY.get(package)
+            if homes is not None and not any(
+                name == home or name.startswith(f"{home}.") for home in homes
+            ):
+                wrong.append(f"{path.name} imports {package}")
+    assert wrong == []
+
+
+@pytest.mark.req("SEC-31")
+def test_no_module_but_the_shells_reads_a_clock():
+    clocks = re.compile(r"time\.(time|monotonic)|monotonic_ns\(\)|realtime_ns\(\)")
+    shells = {
+        "clock", "shm", "ring", "listener", "connection", "handler", "consumer", "demo",
+        "live_table", "venue.server", "venue.connection",
+    }  # fmt: skip
+    reading = {
+        module_of(path)
+        for path in sources()
+        if clocks.search(re.sub(r'"""(?:.|\n)*?"""', "", path.read_text()))
+    }
+
+    assert reading <= shells
+
+
+@pytest.mark.req("SEC-01", "SEC-06")
+def test_nothing_weakens_tls_or_compares_secrets_by_equality():
+    text = "\n".join(path.read_text() for path in sources())
+
+    assert "CERT_NONE" not in text
+    assert "check_hostname = False" not in text
+    assert not re.search(r"signature\s*[=!]=|[=!]=\s*signature", text)

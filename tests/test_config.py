@@ -1,0 +1,119 @@
+"""The client's configuration: defaults, and errors that name the key."""
+
+import pytest
+
+from feedhandler import config
+from feedhandler.config import FeedConfig, Instrument
+from feedhandler.errors import ConfigError
+
+
+def test_the_defaults_are_these():
+    feed = FeedConfig()
+
+    assert feed.market_data_url == (
+        "wss://api.tradingplatform.example.com/ws/market-data"
+    )
+    assert (feed.publish, feed.resync_interval) == ("every", 0.0)
+    assert (feed.shm.name, feed.shm.capacity, feed.shm.mode) == ("md", 131_072, 0o600)
+    assert (feed.shm.board_levels, feed.shm.instruments) == (10, 1024)
+    assert feed.limits.max_message_bytes == 4 << 20
+    assert feed.limits.reconnect_attempts == 10
+    assert (feed.loop.mode, feed.loop.cpu) == ("block", -1)
+    assert Instrument(symbol="AAPL").channel_names() == [
+        "orderbook:AAPL:10",
+        "trades:AAPL",
+    ]
+
+
+@pytest.mark.req("EP-08")
+def test_a_file_says_everything():
+    feed = config.parse(
+        'url = "ws://127.0.0.1:8765/"\npublish = "changes"\n'
+        '[shm]\nname = "x"\nmode = 0o640\n'
+        '[[instruments]]\nsymbol = "AAPL"\ndepth = 5\n'
+        'channels = ["candles", "orderbook", "ticker"]\nintervals = ["1m", "1w"]\n'
+    )
+
+    assert feed.market_data_url == "ws://127.0.0.1:8765/ws/market-data"
+    assert feed.shm.mode == 0o640
+    assert feed.instruments[0].channel_names() == [
+        "candles:AAPL:1m",
+        "candles:AAPL:1w",
+        "orderbook:AAPL:5",
+        "ticker:AAPL",
+    ]
+    assert config.build(config.as_values(feed)) == feed
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "words"),
+    [
+        ("nonsense = 1", "nonsense", "unknown key; expected url, credentials"),
+        ("[shm]\nnam = 'x'", "shm.nam", "unknown key; expected name, capacity"),
+        ("[[instruments]]\nsymbol = 'A'\ndepht = 3", "instruments[0].depht", "depth"),
+        ("[[instruments]]\ndepth = 3", "instruments[0].symbol", "missing"),
+        ("[shm]\ncapacity = 'x'", "shm.capacity", "expected int, got str"),
+        ("[shm]\nmode = 0o644", "shm.mode", "expected one of 0o600, 0o640"),
+        ("publish = 'all'", "publish", "expected one of 'every', 'changes'"),
+        ("[loop]\nmode = 'spin'", "loop.mode", "expected one of 'block'"),
+        ("[[instruments]]\nsymbol = 'aapl'", "instruments[0]", "A-Z 0-9"),
+        ("[[instruments]]\nsymbol = '../x'", "instruments[0]", "'../x'"),
+        ("[[instruments]]\nsymbol = 'A'\ndepth = 0", "instruments[0].depth", ">= 1"),
+        ("[[instruments]]\nsymbol = 'A'\nintervals = ['2m']", "instruments[0]", "'2m'"),
+        (
+            "[[instruments]]\nsymbol = 'A'\nchannels = []",
+            "instruments[0]",
+            "no channels",
+        ),
+    ],
+)
+def test_a_mistake_names_its_key_and_what_was_expected(text, key, words):
+    with pytest.raises(ConfigError) as raised:
+        config.parse(text)
+
+    assert raised.value.key == key
+    assert key in str(raised.value)
+    assert words in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[shm]\ncapacity = 100", "power of two"),
+        ("[shm]\ncapacity = 32", "from 64"),
+        ("url = 'http://x'", "ws://"),
+        ("url = 'ws://'", "ws://"),
+        ("url = 'ws://10.0.0.1'", "plaintext"),
+        ("url = 'ws://127.evil.example'", "plaintext"),
+        ("url = 'ws://user@evil.example'", "plaintext"),
+        ("x =", "not TOML"),
+        ("[[instruments]]\nsymbol = 'A'\n[[instruments]]\nsymbol = 'A'", "twice"),
+        ("[limits]\nconnections = 1\nsubscriptions_per_connection = 1\n"
+         "[[instruments]]\nsymbol = 'A'", "do not fit"),
+    ],
+)  # fmt: skip
+def test_what_types_cannot_say_is_checked_too(text, words):
+    with pytest.raises(ConfigError, match=words):
+        config.parse(text)
+
+
+@pytest.mark.req("SEC-01")
+@pytest.mark.parametrize(
+    "url", ["ws://localhost:1", "ws://127.0.0.1", "ws://[::1]:8765", "wss://x.example"]
+)
+def test_plaintext_is_for_this_machine_only(url: str):
+    assert config.build({"url": url}).url == url
+
+
+def test_plaintext_elsewhere_must_be_asked_for():
+    feed = config.build({"url": "ws://10.0.0.1", "allow_plaintext": True})
+
+    assert feed.allow_plaintext
+
+
+def test_a_file_that_is_not_there_is_one_line(tmp_path):
+    with pytest.raises(ConfigError, match="no such file"):
+        config.load(str(tmp_path / "absent.toml"))
+    with pytest.raises(ConfigError, match="is a directory"):
+        config.load(str(tmp_path))
