@@ -69,7 +69,7 @@ def demo(seconds: float | None) -> int:
             _end(handler)
             summary = watcher.summary()
     print("\n".join(summary.lines()), flush=True)
-    return 130 if interrupted and seconds is not None else 0
+    return 130 if interrupted else 0
 
 
 class Watcher:
