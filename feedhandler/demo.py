@@ -21,6 +21,8 @@ SYMBOLS = ("AAPL", "MSFT", "BTC-USD", "ETH-USD")
 START_S = 10.0
 STOP_S = 5.0
 WAIT_S = 0.05
+# One stream can be waited for; the other must not wait for long meanwhile.
+TURN_S = 0.0002
 LATENCY = "frame_to_consumer_ns"
 
 
@@ -94,7 +96,7 @@ class Watcher:
         with display() as screen:
             while deadline is None or time.monotonic() < deadline:
                 if not self._read(self._quotes, "quotes"):
-                    self._quotes.wait(WAIT_S)
+                    self._quotes.wait(TURN_S)
                 self._read(self._trades, "trades")
                 if screen.is_due():
                     self._show(screen)
