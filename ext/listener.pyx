@@ -38,6 +38,9 @@ cdef class Listener(WSListener):
 
     cpdef on_ws_connected(self, WSTransport transport):
         self.transport = transport
+        if self.discarded:
+            transport.disconnect(False)
+            return
         self.act(self.session.opened(monotonic_ns()))
 
     cpdef on_ws_frame(self, WSTransport transport, WSFrame frame):
@@ -58,7 +61,7 @@ cdef class Listener(WSListener):
             if self.frames % SAMPLE == 0 and self.session.records != records:
                 self.session.counters.record(FRAME_TO_RING, monotonic_ns() - self.recv_ns)
         else:
-            actions = self.special(frame)
+            actions = self.special_or_fault(frame)
         if actions & Action.RESYNC:
             self.resync = True
         if frame.last_in_buffer:
@@ -68,9 +71,11 @@ cdef class Listener(WSListener):
                 self.resync = False
                 actions |= self.session.collect(self.recv_ns)
         if actions or self.session.events:
-            self.act(actions)
+            self.act_or_fault(actions)
 
     cpdef on_ws_disconnected(self, WSTransport transport):
+        if self.discarded:
+            return
         handshake = transport.close_handshake
         if self.close_code is None:
             if handshake is not None and handshake.sent is not None:
@@ -95,6 +100,21 @@ cdef class Listener(WSListener):
         if self.session.events:
             self.on_events()
         return 0
+
+    cdef int act_or_fault(self, int actions) except -1:
+        """Act; an error of our own is reported by the session and never by picows."""
+        try:
+            self.act(actions)
+        except Exception as error:
+            self.session.fault(error)
+        return 0
+
+    cdef int special_or_fault(self, WSFrame frame) except -1:
+        try:
+            return self.special(frame)
+        except Exception as error:
+            self.session.fault(error)
+            return Action.RESYNC
 
     cdef int special(self, WSFrame frame) except -1:
         """Take every frame that is not a whole message of the right size."""
@@ -142,8 +162,7 @@ cdef class Listener(WSListener):
             self.close_code = code if is_wire_code(code) else ABNORMAL
             self.close_reason = reason
         if not self.closing:
-            self.closing = True
-            self.session.closing(monotonic_ns())
+            self.start_closing()
             self.transport.send_close(<WSCloseCode> (code if is_wire_code(code) else 1000))
         self.transport.disconnect()
         return 0
@@ -158,22 +177,35 @@ cdef class Listener(WSListener):
         """Send a close frame; the venue's answer or the host's deadline does the rest."""
         if self.closing or self.transport is None:
             return
-        self.closing = True
         self.close_code = code
         self.close_reason = reason
-        self.session.closing(monotonic_ns())
+        self.start_closing()
         self.transport.send_close(<WSCloseCode> code, reason.encode()[:123])
 
     def abandon(self, reason):
         """Give up a connection that is of no more use, without waiting for anybody."""
         if self.closing:
             return
-        self.closing = True
         self.close_code = ABNORMAL
         self.close_reason = reason or "given up"
-        self.session.closing(monotonic_ns())
+        self.start_closing()
         self.transport.send_close(<WSCloseCode> 1001)
         self.transport.disconnect(False)
+
+    def start_closing(self):
+        """Take no more data; the clock of the close handshake runs from here."""
+        self.closing = True
+        self.closing_ns = monotonic_ns()
+        self.session.closing(self.closing_ns)
+
+    def is_overdue(self, int64_t timeout_ns) -> bool:
+        """Tell whether the close handshake has taken *timeout_ns* or more."""
+        return self.closing and monotonic_ns() - self.closing_ns >= timeout_ns
+
+    def discard(self):
+        """Have nothing to do with this connection, even if it is made after all."""
+        self.discarded = True
+        self.abort()
 
     def abort(self):
         """Drop the socket at once."""

@@ -70,6 +70,16 @@ class Connection:
 
     async def run(self) -> None:
         """Connect and reconnect; return after close(), or with *failed* set."""
+        try:
+            await self._keep()
+        except Exception as error:
+            # A mistake of ours: say so, instead of leaving books STALE for ever.
+            log.exception("connection broke url=%s", self.url)
+            self.session.closed(time.monotonic_ns())
+            self.failed = f"internal error: {_describe(error)}"
+            self._on_events()
+
+    async def _keep(self) -> None:
         while not self._stop.is_set():
             self.session.connecting(time.monotonic_ns())
             opened_ns = time.monotonic_ns()
@@ -113,21 +123,23 @@ class Connection:
 
     async def _connect(self) -> Listener:
         self.attempts += 1
-        _, listener = await asyncio.wait_for(
-            ws_connect(
-                lambda: Listener(
-                    self.session, self._on_events, self._max_message_bytes
+        listener = Listener(self.session, self._on_events, self._max_message_bytes)
+        try:
+            await asyncio.wait_for(
+                ws_connect(
+                    lambda: listener,
+                    self.url,
+                    ssl_context=self._ssl_context,
+                    websocket_handshake_timeout=self._connect_timeout_s,
+                    enable_auto_pong=False,
+                    max_frame_size=HARD_LIMIT * self._max_message_bytes,
+                    max_redirects=0,
                 ),
-                self.url,
-                ssl_context=self._ssl_context,
-                websocket_handshake_timeout=self._connect_timeout_s,
-                enable_auto_pong=False,
-                max_frame_size=HARD_LIMIT * self._max_message_bytes,
-                max_redirects=0,
-            ),
-            self._connect_timeout_s,
-        )
-        assert isinstance(listener, Listener)
+                self._connect_timeout_s,
+            )
+        except BaseException:
+            listener.discard()
+            raise
         return listener
 
     def _was_useful(self, opened_ns: int) -> bool:
@@ -170,7 +182,11 @@ class Connection:
 
     def tick(self) -> None:
         """Let time pass; call about ten times a second."""
-        if self._listener is not None:
+        if self._listener is None:
+            return
+        if self._listener.is_overdue(int(self._close_timeout_s * 1e9)):
+            self._listener.abort()
+        else:
             self._listener.tick()
 
     def flush(self) -> None:

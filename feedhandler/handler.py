@@ -301,12 +301,11 @@ class FeedHandler:
 
     def _on_beat(self) -> None:
         """Show that the loop turns, and let time pass for every session."""
-        assert self._segments is not None
-        self._segments.beat(time.monotonic_ns())
+        self._beat = asyncio.get_running_loop().call_later(BEAT_S, self._on_beat)
+        self._require().beat(time.monotonic_ns())
         for connection in self._connections:
             connection.tick()
         self._take_events()
-        self._beat = asyncio.get_running_loop().call_later(BEAT_S, self._on_beat)
 
     def _take_events(self) -> None:
         for connection in self._connections:

@@ -17,6 +17,8 @@ cdef class Listener(WSListener):
     cdef int64_t recv_ns                    # of the socket read that is being worked off
     cdef bint reading
     cdef bint closing                       # a close frame was sent or received
+    cdef int64_t closing_ns                 # since when
+    cdef bint discarded                     # nobody wants this connection any more
     cdef bint resync
     cdef bint in_message                    # between the fragments of a message
     cdef bint discarding
@@ -24,6 +26,8 @@ cdef class Listener(WSListener):
     cdef uint64_t frames
 
     cdef int act(self, int actions) except -1
+    cdef int act_or_fault(self, int actions) except -1
+    cdef int special_or_fault(self, WSFrame frame) except -1
     cdef int special(self, WSFrame frame) except -1
     cdef int fragment(self, WSFrame frame) except -1
     cdef int close(self, int code, str reason) except -1
