@@ -347,10 +347,10 @@ cdef int deliver_ticker(object message, Inbox inbox) except -1:
     memset(&ticker, 0, sizeof(ticker))
     ticker.venue_ns = timestamp_ms * 1_000_000
     ticker.last_price = or_nan(data.last_price)
-    ticker.last_size = or_nan(data.last_size)
+    ticker.last_size = or_nan(data.last_size) + 0.0         # -0.0 becomes 0.0
     ticker.bid = or_nan(data.bid)
     ticker.ask = or_nan(data.ask)
-    ticker.volume = or_nan(data.volume)
+    ticker.volume = or_nan(data.volume) + 0.0
     ticker.daily_change = or_nan(data.daily_change)
     ticker.daily_change_percent = or_nan(data.daily_change_percent)
     ticker.high = or_nan(data.high)
@@ -359,6 +359,8 @@ cdef int deliver_ticker(object message, Inbox inbox) except -1:
     for value in (ticker.last_price, ticker.bid, ticker.ask, ticker.high, ticker.low, ticker.open):
         if value <= 0.0:                            # false for NaN
             return inbox.on_bad_value(message.channel)
+    if ticker.last_size < 0.0 or ticker.volume < 0.0:
+        return inbox.on_bad_value(message.channel)
     return inbox.on_ticker(message.channel, data.symbol, &ticker)
 
 
@@ -375,7 +377,7 @@ cdef int deliver_candle(object message, Inbox inbox) except -1:
     candle.high = data.high
     candle.low = data.low
     candle.close = data.close
-    candle.volume = data.volume
+    candle.volume = data.volume + 0.0
     if not (
         timestamp_ms >= 0 and 0 <= start_ms < end_ms
         and is_positive(candle.low) and is_positive(candle.high)
