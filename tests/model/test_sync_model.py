@@ -14,7 +14,7 @@ NUMBERS = st.integers(0, 40)
 
 
 class Stitching(RuleBasedStateMachine):
-    """*seen* is what came since the snapshot, as a venue that never repeats sends it."""
+    """*seen* is what came since the last snapshot."""
 
     def __init__(self) -> None:
         super().__init__()
