@@ -885,6 +885,7 @@ cdef class Session(Inbox):
 
     def give_up(self, str reason) -> int:
         """Ask the host to end this connection."""
+        cdef TrackedBook book
         self.close_reason = reason
         self.actions |= Action.CLOSE
         for book in self.books():

@@ -196,14 +196,18 @@ def test_a_message_without_its_envelope_is_malformed(kind, field):
     assert feed.flags & Flags.STALE
 
 
-@pytest.mark.parametrize("wrong", [True, [], {}, "150"], ids=repr)
-@pytest.mark.parametrize(("kind", "field"), FIELDS)
+WRONG = [
+    (kind, field, wrong)
+    for kind, field in FIELDS
+    for wrong in (True, [], {}, "150")
+    if not (isinstance(wrong, str) and field in ("symbol", "trade_id", "interval"))
+    and not (wrong == [] and field in ("bids", "asks"))
+]
+
+
+@pytest.mark.parametrize(("kind", "field", "wrong"), WRONG)
 @pytest.mark.req("F-30", "CD-09", "TK-02")
 def test_a_field_of_the_wrong_type_is_never_used(kind, field, wrong):
-    if isinstance(wrong, str) and field in ("symbol", "trade_id", "interval"):
-        pytest.skip("a string is right there")
-    if wrong == [] and field in ("bids", "asks"):
-        pytest.skip("an empty list is right there")
     feed = everything()
     before = taken(feed)
     feed.receive(with_field(kind, field, wrong))
@@ -236,7 +240,8 @@ def test_an_illegal_sequence_is_a_lost_update(kind, sequence):
     "level",
     [
         [0, 1], [-1, 1], [-0.0, 1], [1, -1], [1e308, -1e-9], [], [1], [1, 2, 3],
-        ["1", 2], [1, "2"], [None, 1], [1, None], [True, 1], [[1], 2], {"1": 2}, 5, None,
+        ["1", 2], [1, "2"], [None, 1], [1, None], [True, 1], [[1], 2], {"1": 2},
+        5, None,
     ],
     ids=repr,
 )  # fmt: skip
@@ -289,14 +294,15 @@ def test_negative_zero_removes_a_level():
     ("kind", "field", "value"),
     [
         ("trade", "price", 0), ("trade", "price", -1), ("trade", "size", 0),
-        ("trade", "size", -5), ("trade", "trade_time", -1), ("trade", "trade_time", 2**43),
-        ("trade", "trade_time", 10**30),
+        ("trade", "size", -5), ("trade", "trade_time", -1),
+        ("trade", "trade_time", 2**43), ("trade", "trade_time", 10**30),
         ("ticker", "last_price", 0), ("ticker", "bid", -1), ("ticker", "ask", 0),
         ("ticker", "high", -1), ("ticker", "low", 0), ("ticker", "open", -3),
         ("ticker", "last_size", -1), ("ticker", "volume", -1),
         ("ticker", "timestamp", -1), ("ticker", "timestamp", 2**43),
-        ("candle", "open", 149.0), ("candle", "open", 151.0), ("candle", "close", 149.0),
-        ("candle", "high", 0), ("candle", "low", 0), ("candle", "low", 150.1),
+        ("candle", "open", 149.0), ("candle", "open", 151.0),
+        ("candle", "close", 149.0), ("candle", "high", 0),
+        ("candle", "low", 0), ("candle", "low", 150.1),
         ("candle", "volume", -1), ("candle", "start_time", TIME_MS),
         ("candle", "end_time", 2**43), ("candle", "start_time", -1),
         ("candle", "timestamp", 2**60),
