@@ -78,6 +78,7 @@ cdef enum:
     SLACK = 1024                # levels in one update beyond what its depth can need
 
 cdef int64_t SECOND_NS = 1_000_000_000
+cdef int64_t MOST_RETRY_AFTER_S = 86_400
 cdef int64_t PATIENCE_NS = 2 * SECOND_NS
 cdef int64_t MOST_PATIENCE_NS = 64 * SECOND_NS
 cdef int64_t HEARTBEAT_TIMEOUT_NS = HEARTBEAT_TIMEOUT_S * SECOND_NS
@@ -667,12 +668,18 @@ cdef class Session(Inbox):
             "code": data.code, "message": data.message, "request_id": data.request_id,
         })
         request = self.requests.pop(data.request_id or message.id, None)
-        if request is None or request.action != "subscribe":
+        if request is None:
             return
         if data.code == ErrorCode.RATE_LIMIT_EXCEEDED:
             wait_s = data.retry_after if isinstance(data.retry_after, (int, float)) else 60
+            wait_s = min(max(wait_s, 1), MOST_RETRY_AFTER_S)
             self.subscribe_throttle.hold(self.now_ns + <int64_t> (wait_s * SECOND_NS))
-            self.again(request.channels)
+            if request.action == "subscribe":
+                self.again(request.channels)
+            else:
+                self.unsubscribe_again(request.channels)
+            return
+        if request.action != "subscribe":
             return
         at_fault = set(NAMES.findall(data.message))
         if isinstance(data.channels, list):
@@ -702,6 +709,14 @@ cdef class Session(Inbox):
                 route.book.wanted = False
             if channel not in self.to_subscribe:
                 self.to_subscribe.append(channel)
+        self.actions |= Action.RESYNC
+
+    def unsubscribe_again(self, channels):
+        """Have those of *channels* that were given up unsubscribed in the next collect()."""
+        self.to_unsubscribe += [
+            channel for channel in channels
+            if channel not in self.routes and channel not in self.to_unsubscribe
+        ]
         self.actions |= Action.RESYNC
 
     def send(self, message):
