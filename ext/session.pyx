@@ -690,12 +690,25 @@ cdef class Session(Inbox):
             self.actions |= Action.CLOSE
             return
         for channel in named:
-            route = self.routes.pop(channel, None)
-            self.table = RouteTable(list(self.routes.values()))
-            self.note("rejected", route.symbol if route else "", {
+            route = self.routes.get(channel)
+            if route is None:
+                continue
+            self.drop(route)
+            self.note("rejected", route.symbol, {
                 "channels": [channel], "message": data.message,
             })
+        self.settle_state()
         self.again(request.channels)
+
+    def drop(self, Route route not None):
+        """Forget a channel; its book is flagged STALE for good."""
+        if route.book is not None:
+            route.book.sync.lost()
+            self.degrade(route.book, False)
+        del self.routes[route.channel]
+        self.table = RouteTable(list(self.routes.values()))
+        if route.channel in self.to_subscribe:
+            self.to_subscribe.remove(route.channel)
 
     def again(self, channels):
         """Have those of *channels* that are still ours subscribed in the next collect()."""
@@ -757,16 +770,13 @@ cdef class Session(Inbox):
     def remove(self, str channel not None):
         """Give a channel up; its book is flagged STALE for good."""
         cdef Route route = self.routes.get(channel)
+        cdef bint asked_for
         if route is None:
             return
-        if route.book is not None:
-            route.book.sync.lost()
-            self.degrade(route.book, False)
-        del self.routes[channel]
-        self.table = RouteTable(list(self.routes.values()))
-        if channel in self.to_subscribe:
-            self.to_subscribe.remove(channel)
-        elif self.state in (State.OPEN, State.AUTHENTICATED, State.SUBSCRIBED):
+        # A channel that waits to be asked for again is one that the venue may have.
+        asked_for = route.confirmed or channel not in self.to_subscribe
+        self.drop(route)
+        if asked_for and self.state in (State.OPEN, State.AUTHENTICATED, State.SUBSCRIBED):
             self.to_unsubscribe.append(channel)
         self.settle_state()
 
