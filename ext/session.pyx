@@ -640,6 +640,7 @@ cdef class Session(Inbox):
         """Take the answer to a subscribe or unsubscribe."""
         request = self.requests.pop(message.id, None)
         if request is None:
+            self.counters.add(Count.UNROUTED, 1)
             return
         if message.data.status != "success":
             self.note("rejected", "", {
