@@ -351,7 +351,7 @@ cdef class Session(Inbox):
             book.sequence = sequence
             book.venue_ns = timestamp_ms * 1_000_000
             if book.held:
-                self.drain(book, True, self.now_ns)
+                return self.heal(book)
             return self.publish(book, self.now_ns, 0)
         if verdict == Verdict.SKIP:
             self.counters.add(Count.DUPLICATES, 1)
@@ -402,10 +402,24 @@ cdef class Session(Inbox):
             self.publish(book, self.now_ns, 0)
         if not book.sync.in_sync():
             self.want_snapshot(book)
-        elif not was_live and book.is_live:
+        elif not was_live:
+            self.note_live(book)
+        return 0
+
+    cdef int note_live(self, TrackedBook book) except -1:
+        if book.is_live:
             self.note("live", book.symbol, {
                 "channel": book.channel, "sequence": book.sequence, "epoch": book.epoch,
             })
+        return 0
+
+    cdef int heal(self, TrackedBook book) except -1:
+        """Go on from an update that was missing: publish it, and what was held for it."""
+        self.drain(book, True, self.now_ns)
+        self.publish(book, self.now_ns, 0)
+        if book.sync.in_sync():
+            book.rung = 0
+            self.note_live(book)
         return 0
 
     cdef int drain(self, TrackedBook book, bint unpublished, int64_t recv_ns) except -1:

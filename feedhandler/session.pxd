@@ -144,5 +144,7 @@ cdef class Session(Inbox):
                             const Level *asks, int ask_count) except -1
     cdef int publish(self, TrackedBook book, int64_t recv_ns, uint16_t extra) except -1
     cdef int degrade(self, TrackedBook book, bint gap) except -1
+    cdef int heal(self, TrackedBook book) except -1
+    cdef int note_live(self, TrackedBook book) except -1
     cdef int drain(self, TrackedBook book, bint unpublished, int64_t recv_ns) except -1
     cdef Route find(self, object channel, object symbol, Kind kind)
