@@ -579,7 +579,12 @@ cdef class Session(Inbox):
         self.note("stale", book.symbol, {
             "channel": book.channel, "sequence": book.sequence, "gap": bool(book.gap),
         })
-        return self.publish(book, self.now_ns, 0)
+        try:
+            self.publish(book, self.now_ns, 0)
+        except Exception as error:
+            # The next book must be flagged all the same.
+            self.sink_error(error)
+        return 0
 
     cdef int on_bad_book(self, object channel) except -1:
         """Treat a book message that cannot be used as a lost update of its channel."""
