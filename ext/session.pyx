@@ -490,9 +490,10 @@ cdef class Session(Inbox):
         same = (
             self.changes_only
             and not extra
-            and quote.flags == flags
-            and quote.bid_price == bid_price and quote.bid_size == bid_size
-            and quote.ask_price == ask_price and quote.ask_size == ask_size
+            and (quote.flags & ~<int> Flags.SNAPSHOT) == flags
+            and (flags & Flags.NO_BID or quote.bid_price == bid_price)
+            and (flags & Flags.NO_ASK or quote.ask_price == ask_price)
+            and quote.bid_size == bid_size and quote.ask_size == ask_size
         )
         quote.seq = 0
         quote.venue_ns = book.venue_ns
