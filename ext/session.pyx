@@ -527,6 +527,7 @@ cdef class Session(Inbox):
         trade.recv_ns = self.now_ns + self.utc_offset_ns
         trade.instrument = <uint16_t> route.instrument
         trade.flags = TradeFlags.BUY if buy else TradeFlags.SELL
+        trade.flags |= (route.epoch & 0xFF) << EPOCH_SHIFT
         if length > 16:
             trade.flags |= TradeFlags.ID_CUT
             length = 16
@@ -822,6 +823,7 @@ cdef class Session(Inbox):
         self.to_subscribe[:] = self.routes
         for route in self.routes.values():
             route.confirmed = False
+            route.epoch += 1
             if route.book is not None:
                 route.book.sync.reset()
                 route.book.epoch += 1

@@ -92,6 +92,7 @@ cdef class Route:
     cdef readonly str symbol
     cdef readonly int instrument
     cdef readonly int interval
+    cdef readonly uint32_t epoch        # connections that it was held on; trades carry it
     cdef Kind kind
     cdef readonly TrackedBook book
     cdef readonly bint confirmed
