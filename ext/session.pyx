@@ -75,6 +75,7 @@ cdef enum:
     HELD_UPDATES = 1024
     MOST_EVENTS = 4096
     HELD_BYTES = 16 << 20
+    MALFORMED_RUN = 100         # so many frames in a row that are none: reconnect
     SLACK = 1024                # levels in one update beyond what its depth can need
 
 cdef int64_t SECOND_NS = 1_000_000_000
@@ -315,11 +316,15 @@ cdef class Session(Inbox):
                 self.tap.on_frame(payload, size, now_ns)
             decoded = self.codec.decode(payload, size, self)
             if decoded == Decoded.DECODED:
+                self.malformed_run = 0
                 return self.actions
             if decoded == Decoded.UNKNOWN:
                 self.counters.add(Count.UNKNOWN_TYPES, 1)
             else:
                 self.malformed("a frame could not be decoded")
+                self.malformed_run += 1
+                if self.malformed_run >= MALFORMED_RUN:
+                    self.give_up(f"{MALFORMED_RUN} malformed frames in a row")
         except Exception as error:
             self.fault(error)
         return self.actions
@@ -816,6 +821,7 @@ cdef class Session(Inbox):
         self.move(State.OPEN)
         self.counters.add(Count.CONNECTS, 1)
         self.heartbeat_ns = now_ns
+        self.malformed_run = 0
         self.close_reason = None
         self.outbox.clear()
         self.requests.clear()

@@ -131,6 +131,7 @@ cdef class Session(Inbox):
     cdef int64_t utc_offset_ns
     cdef int64_t now_ns
     cdef int actions
+    cdef int malformed_run
     cdef uint64_t records                   # quotes and trades given to the sink
     cdef RouteTable table                   # the same as routes, for the hot path
     cdef dict requests
