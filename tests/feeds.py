@@ -174,7 +174,11 @@ class Feed:
 
     def asked(self) -> list[tuple[str, list[str]]]:
         """The requests put on the wire since the last call, as action and channels."""
-        return [(m["action"], m["data"]["channels"]) for m in self.sent()]
+        return [
+            (message["action"], message["data"]["channels"])
+            for message in self.sent()
+            if message["action"] != "pong"
+        ]
 
     def events(self, *kinds: str) -> list[Event]:
         """What happened since the last call, as far as it is of *kinds*."""
