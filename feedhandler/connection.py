@@ -125,7 +125,7 @@ class Connection:
         self.attempts += 1
         listener = Listener(self.session, self._on_events, self._max_message_bytes)
         try:
-            await asyncio.wait_for(
+            _, made = await asyncio.wait_for(
                 ws_connect(
                     lambda: listener,
                     self.url,
@@ -137,6 +137,9 @@ class Connection:
                 ),
                 self._connect_timeout_s,
             )
+            if made is None:
+                # picows' answer to a peer that closed before it had upgraded.
+                raise ConnectionError("closed before the upgrade was complete")
         except BaseException:
             listener.discard()
             raise
