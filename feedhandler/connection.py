@@ -85,7 +85,13 @@ class Connection:
             opened_ns = time.monotonic_ns()
             try:
                 listener = await self._connect()
-            except (OSError, WSError, TimeoutError, asyncio.CancelledError) as error:
+            except (
+                OSError,
+                WSError,
+                TimeoutError,
+                ValueError,  # of a host name or port that cannot be
+                asyncio.CancelledError,
+            ) as error:
                 self.session.closed(time.monotonic_ns())
                 if isinstance(error, asyncio.CancelledError):
                     raise
