@@ -102,7 +102,7 @@ class Connection:
             else:
                 self._listener = listener
                 if self._stop.is_set():
-                    listener.begin_close(1000, "")
+                    await self._finish(listener)
                 await listener.closed
                 self._listener = None
                 if self._was_useful(opened_ns):
@@ -206,9 +206,10 @@ class Connection:
     async def close(self) -> None:
         """Close with 1000 and wait for the venue's answer, but not for long."""
         self._stop.set()
-        listener = self._listener
-        if listener is None:
-            return
+        if self._listener is not None:
+            await self._finish(self._listener)
+
+    async def _finish(self, listener: Listener) -> None:
         listener.begin_close(1000, "")
         try:
             await asyncio.wait_for(
