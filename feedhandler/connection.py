@@ -29,6 +29,7 @@ log = logging.getLogger("feedhandler.connection")
 
 USEFUL_NS = 30_000_000_000
 ZOMBIE_WINDOW_NS = 90_000_000_000
+LIMIT_WINDOW_NS = 61_000_000_000
 AT_ONCE_NS = 250_000_000
 HARD_LIMIT = 4
 
@@ -175,9 +176,13 @@ class Connection:
             self._retried.add(action)
         if action is CloseAction.WAIT:
             return ZOMBIE_WINDOW_NS
-        delay_ns = self._backoff.next_ns(
-            2 if action is CloseAction.BACKOFF_TWICE else 1
-        )
+        if action is CloseAction.COOL_DOWN:
+            delay_ns = self._backoff_ns()
+            return None if delay_ns is None else max(delay_ns, LIMIT_WINDOW_NS)
+        return self._backoff_ns(2 if action is CloseAction.BACKOFF_TWICE else 1)
+
+    def _backoff_ns(self, factor: int = 1) -> int | None:
+        delay_ns = self._backoff.next_ns(factor)
         if delay_ns is None and self._retry_forever:
             self._backoff.reset()
             delay_ns = self._backoff.next_ns()

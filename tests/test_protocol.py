@@ -82,7 +82,7 @@ def test_each_kind_has_one_endpoint_besides_custom():
         (1011, CloseAction.BACKOFF),
         (1013, CloseAction.BACKOFF_TWICE),
         (4000, CloseAction.STOP),
-        (4001, CloseAction.BACKOFF),
+        (4001, CloseAction.COOL_DOWN),
         (4002, CloseAction.RESUBSCRIBE_ONCE),
         (4003, CloseAction.WAIT),
         (4004, CloseAction.BACKOFF),

@@ -26,6 +26,7 @@ class CloseAction(Enum):
     RECONNECT = "reconnect at once, then back off"
     BACKOFF = "reconnect with backoff"
     BACKOFF_TWICE = "reconnect with twice the backoff"
+    COOL_DOWN = "reconnect with backoff, when the limits have forgotten us"
     RETRY_ONCE = "one retry, then stop"
     RESUBSCRIBE_ONCE = "one retry without the refused channels, then stop"
     WAIT = "wait out the zombie window, one retry, then stop"
@@ -46,7 +47,7 @@ CLOSE_ACTIONS = {
     1012: CloseAction.BACKOFF,
     1013: CloseAction.BACKOFF_TWICE,
     4000: CloseAction.STOP,
-    4001: CloseAction.BACKOFF,
+    4001: CloseAction.COOL_DOWN,
     4002: CloseAction.RESUBSCRIBE_ONCE,
     4003: CloseAction.WAIT,
     4004: CloseAction.BACKOFF,
