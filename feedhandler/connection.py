@@ -83,7 +83,6 @@ class Connection:
     async def _keep(self) -> None:
         while not self._stop.is_set():
             self.session.connecting(time.monotonic_ns())
-            opened_ns = time.monotonic_ns()
             try:
                 listener = await self._connect()
             except (
@@ -101,6 +100,7 @@ class Connection:
                 if isinstance(error, ssl.SSLCertVerificationError):
                     action = CloseAction.RETRY_ONCE
             else:
+                opened_ns = time.monotonic_ns()
                 self._listener = listener
                 if self._stop.is_set():
                     await self._finish(listener)
