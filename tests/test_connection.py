@@ -270,10 +270,20 @@ def test_a_connection_that_lived_for_half_a_minute_starts_the_delays_over(
         nonlocal ahead_ns, lives
         lives += 1
         await peer.subscribed()
+        while connections[-1]._listener is None:
+            await asyncio.sleep(0)
         if lives == 3:
             ahead_ns += 30_000_000_000
         peer.reset()
 
+    connections: list[Connection] = []
+    plain = Connection.__init__
+
+    def made(self: Connection, *args: Any, **options: Any) -> None:
+        plain(self, *args, **options)
+        connections.append(self)
+
+    monkeypatch.setattr(Connection, "__init__", made)
     monkeypatch.setattr(module.time, "monotonic_ns", lambda: real() + ahead_ns)
     keep(script, backoff=Backoff(attempts=4, jitter=0))
 
