@@ -2,6 +2,7 @@
 
 import ipaddress
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -162,10 +163,8 @@ class FeedConfig(_Section, frozen=True):
 
 
 def _check_url(url: str, allow_plaintext: bool) -> None:
-    scheme, separator, rest = url.partition("://")
-    host = rest.split("/", 1)[0].rsplit("@", 1)[-1]
-    name = host[1:].split("]")[0] if host.startswith("[") else host.split(":")[0]
-    if scheme not in ("ws", "wss") or not separator or not name:
+    scheme, name = _scheme_and_host(url)
+    if scheme not in ("ws", "wss") or not name:
         raise ValueError(f"url {url!r} is not ws://… or wss://…")
     loopback = name == "localhost" or _is_loopback_address(name)
     if scheme == "ws" and not loopback and not allow_plaintext:
@@ -173,6 +172,16 @@ def _check_url(url: str, allow_plaintext: bool) -> None:
             f"url {url!r} is plaintext to another machine; use wss:// or set "
             "allow_plaintext = true"
         )
+
+
+def _scheme_and_host(url: str) -> tuple[str, str]:
+    """Take a URL apart as whoever connects will; empty for what is no base URL."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.port != 0 and not set("?#\\ ") & set(url)
+    except ValueError:
+        return "", ""
+    return (parts.scheme, parts.hostname or "") if usable else ("", "")
 
 
 def _is_loopback_address(name: str) -> bool:

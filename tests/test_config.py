@@ -87,6 +87,13 @@ def test_a_mistake_names_its_key_and_what_was_expected(text, key, words):
         ("url = 'ws://10.0.0.1'", "plaintext"),
         ("url = 'ws://127.evil.example'", "plaintext"),
         ("url = 'ws://user@evil.example'", "plaintext"),
+        ("url = 'ws://evil.example?@localhost'", "ws://"),
+        ("url = 'ws://evil.example#@localhost'", "ws://"),
+        ("url = 'ws://evil.example\\\\@localhost'", "ws://"),
+        ("url = 'wss://x.example?key=1'", "ws://"),
+        ("url = 'wss://x.example:99999'", "ws://"),
+        ("url = 'wss://x.example:port'", "ws://"),
+        ("url = 'ws://[::1'", "ws://"),
         ("x =", "not TOML"),
         ("[[instruments]]\nsymbol = 'A'\n[[instruments]]\nsymbol = 'A'", "twice"),
         ("[limits]\nconnections = 1\nsubscriptions_per_connection = 1\n"
@@ -100,8 +107,12 @@ def test_what_types_cannot_say_is_checked_too(text, words):
 
 @pytest.mark.req("SEC-01")
 @pytest.mark.parametrize(
-    "url", ["ws://localhost:1", "ws://127.0.0.1", "ws://[::1]:8765", "wss://x.example"]
-)
+    "url",
+    [
+        "ws://localhost:1", "ws://127.0.0.1", "ws://127.1.2.3:80/base", "ws://[::1]:8765",
+        "ws://LOCALHOST", "wss://x.example", "wss://x.example:443/base/",
+    ],
+)  # fmt: skip
 def test_plaintext_is_for_this_machine_only(url: str):
     assert config.build({"url": url}).url == url
 
