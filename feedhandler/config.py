@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 PositiveInt = Annotated[int, Meta(ge=1)]
-Seconds = Annotated[float, Meta(ge=0)]
+Seconds = Annotated[float, Meta(ge=0, le=86_400 * 365)]
 ChannelKind = Literal["orderbook", "trades", "ticker", "candles"]
 
 
@@ -72,7 +72,8 @@ class Limits(_Section, frozen=True):
 
     connections: Annotated[int, Meta(ge=1, le=100)] = 5
     subscriptions_per_connection: Annotated[int, Meta(ge=1)] = 50
-    subscribe_per_minute: PositiveInt = 45
+    subscribe_per_minute: Annotated[int, Meta(ge=2)] = 45
+    """At least 2: a resync may need an unsubscribe and a subscribe at once."""
     other_per_minute: PositiveInt = 180
     max_message_bytes: Annotated[int, Meta(ge=1024, le=64 << 20)] = 4 << 20
     connect_timeout_s: Seconds = 5.0
