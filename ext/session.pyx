@@ -816,6 +816,8 @@ cdef class Session(Inbox):
     def opened(self, int64_t now_ns) -> int:
         """Note that the connection is open; subscribes to everything held."""
         cdef Route route
+        if self.state != State.CONNECTING:
+            raise ValueError(f"a session does not go from {State(self.state).name} to a new OPEN")
         self.now_ns = now_ns
         self.actions = Action.NOTHING
         self.move(State.OPEN)

@@ -764,6 +764,17 @@ def test_only_legal_transitions_happen(old: State, new: State):
         assert feed.session.state == old
 
 
+@pytest.mark.req("LC-07")
+def test_a_subscribed_session_is_not_opened_again():
+    feed = live_feed()
+
+    with pytest.raises(ValueError, match="from SUBSCRIBED"):
+        feed.session.opened(feed.now_ns)
+    assert feed.book().is_live
+    feed.update(101)
+    assert feed.book().sequence == 101
+
+
 CALLS = [
     *("connecting", "opened", "closing", "closed", "tick", "collect"),
     *("answer", "heartbeat", "update", "remove", "add", "bad"),
@@ -772,7 +783,7 @@ CALLS = [
 
 @pytest.mark.req("LC-07")
 @given(calls=st.lists(st.sampled_from(CALLS), max_size=30))
-@settings(deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_whatever_the_host_calls_only_legal_transitions_are_reported(calls):
     feed = Feed(AAPL, opened=False)
     for call in calls:
