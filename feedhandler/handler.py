@@ -157,11 +157,18 @@ class FeedHandler:
 
     @property
     def is_live(self) -> bool:
-        """Whether every book is LIVE and every other channel confirmed."""
-        return all(
-            route.book.is_live if route.book is not None else route.confirmed
+        """Whether every book is LIVE and every other channel confirmed.
+
+        Channels that the venue refused do not count; with no other left, it is false.
+        """
+        routes = [
+            route
             for connection in self._connections
             for route in connection.session.routes.values()
+        ]
+        return bool(routes) and all(
+            route.book.is_live if route.book is not None else route.confirmed
+            for route in routes
         )
 
     def book(self, symbol: str) -> TrackedBook:

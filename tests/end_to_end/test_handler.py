@@ -192,6 +192,20 @@ def test_a_symbol_that_the_venue_does_not_list_does_not_stop_the_others():
     run(work)
 
 
+def test_a_feed_of_which_every_channel_was_refused_is_never_live():
+    async def work(venue: Venue) -> None:
+        events: list[Event] = []
+        settings = config(venue, "none", "NOSUCH")
+        async with FeedHandler(settings, on_event=events.append) as feed:
+            await eventually(lambda: len(events) > 3, "the refusal")
+            assert [e.kind for e in events].count("rejected") == 2
+            assert not feed.is_live
+            with pytest.raises(TimeoutError):
+                await feed.live(0.05)
+
+    run(work)
+
+
 @pytest.mark.req("LM-02", "BP-06")
 def test_more_channels_than_a_connection_takes_are_spread_over_several():
     async def work(venue: Venue) -> None:
