@@ -78,6 +78,21 @@ cdef enum:
     MALFORMED_RUN = 100         # so many frames in a row that are none: reconnect
     SLACK = 1024                # levels in one update beyond what its depth can need
 
+cdef extern from *:
+    """
+    #define FH_MIX 0x9E3779B97F4A7C15ULL    /* 2**64 / the golden ratio */
+
+    /* instrument, flags and sequence in one store: they are read again as one word, and
+       a load that needs several stores waits for all of them to reach the cache. */
+    #define fh_set_head(quote, n, bits, venue_sequence) do { \\
+        uint64_t word = (uint64_t)(uint16_t)(n) | (uint64_t)(uint16_t)(bits) << 16 \\
+            | (uint64_t)(uint32_t)(venue_sequence) << 32; \\
+        memcpy(&(quote)->instrument, &word, sizeof word); \\
+    } while (0)
+    """
+    const uint64_t MIX "FH_MIX"
+    void fh_set_head(Quote *quote, int instrument, int flags, uint64_t sequence) noexcept nogil
+
 cdef int64_t SECOND_NS = 1_000_000_000
 cdef int64_t MOST_RETRY_AFTER_S = 86_400
 cdef int64_t PATIENCE_NS = 2 * SECOND_NS
@@ -199,17 +214,20 @@ cdef inline bint same_text(object a, object b) noexcept:
 
 
 cdef inline uint64_t hash_text(const char *text, Py_ssize_t length) noexcept nogil:
-    """Mix eight bytes at a time; channel names are ours, so nobody can aim at it."""
-    cdef uint64_t mixed = <uint64_t> length
-    cdef uint64_t word
-    while length > 0:
-        word = 0
-        memcpy(&word, text, 8 if length >= 8 else length)
-        mixed = (mixed ^ word) * <uint64_t> 0x9E3779B97F4A7C15
-        mixed ^= mixed >> 29
-        text += 8
-        length -= 8
-    return mixed
+    """Mix the first and the last eight bytes, where channel names differ: kind and symbol.
+
+    The names in the table are ours, so nobody can fill it with names that collide.
+    """
+    cdef uint64_t first = 0
+    cdef uint64_t last = 0
+    cdef uint64_t mixed
+    if length < 8:
+        memcpy(&first, text, length)
+    else:
+        memcpy(&first, text, 8)
+        memcpy(&last, text + length - 8, 8)
+    mixed = (first ^ last * MIX ^ <uint64_t> length) * MIX
+    return mixed ^ mixed >> 29
 
 
 cdef class RouteTable:
@@ -503,9 +521,7 @@ cdef class Session(Inbox):
         quote.seq = 0
         quote.venue_ns = book.venue_ns
         quote.recv_ns = recv_ns + self.utc_offset_ns
-        quote.instrument = <uint16_t> book.instrument
-        quote.flags = flags
-        quote.sequence = <uint32_t> book.sequence
+        fh_set_head(quote, book.instrument, flags, book.sequence)
         quote.bid_price = bid_price
         quote.bid_size = bid_size
         quote.ask_price = ask_price
