@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from feedhandler.config import FeedConfig, Instrument
     from feedhandler.consumer import MarketData, attach
+    from feedhandler.embed import get_include
     from feedhandler.errors import FeedError
     from feedhandler.handler import FeedHandler
     from feedhandler.records import Flags, TradeFlags, flag_names, trade_flag_names
@@ -30,6 +31,7 @@ __all__ = [
     "TradeFlags",
     "attach",
     "flag_names",
+    "get_include",
     "trade_flag_names",
 ]
 
@@ -47,6 +49,7 @@ _HOMES = {
     "TradeFlags": "records",
     "attach": "consumer",
     "flag_names": "records",
+    "get_include": "embed",
     "trade_flag_names": "records",
 }
 

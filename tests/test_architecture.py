@@ -9,7 +9,17 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "feedhandler"
 
 FLOORS = [
-    {"errors", "abi", "atomic", "clock", "segment", "records", "settings", "protocol"},
+    {
+        "errors",
+        "abi",
+        "atomic",
+        "clock",
+        "segment",
+        "records",
+        "settings",
+        "embed",
+        "protocol",
+    },
     {"book", "sync", "sink", "ring", "board", "counters", "shm", "throttle", "backoff"},
     {"codec", "publisher"},
     {"session"},
@@ -22,7 +32,17 @@ FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
 # Within a floor: the words build on each other, and so do the doors.
 TOGETHER = (
-    {"errors", "abi", "atomic", "clock", "segment", "records", "settings", "protocol"},
+    {
+        "errors",
+        "abi",
+        "atomic",
+        "clock",
+        "segment",
+        "records",
+        "settings",
+        "embed",
+        "protocol",
+    },
     {"cli", "demo", "live_table", "__main__"},
 )
 

@@ -1,0 +1,1141 @@
+/*
+ * Read a feed handler's shared memory from C11 or C++17. Linux, 64-bit, little-endian;
+ * GCC or Clang; nothing but libc. Include it first, or define _GNU_SOURCE.
+ *
+ *     struct fh_segment segment;
+ *     struct fh_ring ring;
+ *     struct fh_quote quote;
+ *     int error = fh_attach(&segment, NULL, "md", "quotes", FH_ONLY_ME);
+ *     if (!error)
+ *         error = fh_ring_bind(&ring, &segment, FH_QUOTES, FH_START_NEW, FH_LAP_HALF);
+ *     while (!error && fh_ring_next(&ring, &quote) == FH_RECORD)
+ *         ...
+ *
+ * Functions return 0 or a negative fh_error unless they say otherwise. A reader maps
+ * read-only: it cannot slow, block or damage the writer. When fh_segment_status() says
+ * FH_SUPERSEDED, read what is left, detach, and attach again: positions, losses and
+ * instrument numbers start anew. What is attached is not for two threads.
+ *
+ *   0x0000         0x1000     0x1080              0x1100     0x1180     0x2000 or more
+ *   +--------------+----------+-------------------+----------+----------+----------------
+ *   | meta page    | head     | state, heartbeat  | wake_seq | reserved | [names] slots ...
+ *   +--------------+----------+-------------------+----------+----------+----------------
+ *     written once   one writer; each word on its own 128 bytes           slots_offset
+ */
+#ifndef FEEDHANDLER_H
+#define FEEDHANDLER_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef F_OFD_GETLK
+#error "include feedhandler.h before any other header, or define _GNU_SOURCE"
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+static_assert(sizeof(void *) == 8, "feedhandler.h is for 64-bit machines");
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "and little-endian ones");
+
+#define FH_MAGIC 0x0100474E49524846ULL      /* FHRING\0\1 */
+#define FH_BYTE_ORDER 0x01020304U
+#define FH_ABI_MAJOR 1
+#define FH_ABI_MINOR 0
+#define FH_MUST_UNDERSTAND 0xFFFF0000U      /* flags that a reader must know */
+#define FH_BUSY (1ULL << 63)                /* of a slot's first word: it is being written */
+#define FH_DIRECTORY "/dev/shm"
+#define FH_ONLY_ME (-1L)                    /* trust no other user's segments */
+#define FH_STALLED_NS 300000000LL           /* three heartbeats */
+
+enum {
+    FH_PAGE = 4096,
+    FH_LINE = 64,
+    FH_LIVE_OFFSET = 0x1000,
+    FH_DATA_OFFSET = 0x2000,
+    FH_NAME_BYTES = 64,
+    FH_SCHEMA_BYTES = 3584,
+    FH_CAPACITY_MIN = 64,
+    FH_CAPACITY_MAX = 1 << 28,
+    FH_SLOT_MAX = 4096,
+    FH_PATH_BYTES = 256,
+    FH_SYMBOL_BYTES = 32,
+    FH_INSTRUMENTS_MAX = 65536,
+    FH_LEVELS_MAX = 100,
+    FH_INTERVALS = 7,
+    FH_BUCKETS = 1152,
+    FH_NAMES_MAX = 4096
+};
+
+enum fh_kind {
+    FH_ANY = 0,                 /* for fh_ring_bind(): see meta.schema for what it is */
+    FH_QUOTES = 1,
+    FH_TRADES = 2,
+    FH_GENERIC = 3
+};
+
+enum fh_writer_state {
+    FH_WRITER_LIVE = 1,
+    FH_WRITER_CLOSED = 2
+};
+
+enum fh_quote_flag {
+    FH_QUOTE_LIVE = 0x01,       /* in sequence with the venue, and sound */
+    FH_QUOTE_STALE = 0x02,      /* may not be what the venue has now */
+    FH_QUOTE_GAP = 0x04,        /* updates were lost; stays until the next snapshot */
+    FH_QUOTE_CROSSED = 0x08,    /* bid >= ask: what the venue says, but not LIVE */
+    FH_QUOTE_NO_BID = 0x10,
+    FH_QUOTE_NO_ASK = 0x20,
+    FH_QUOTE_SNAPSHOT = 0x40,   /* this record came from a snapshot */
+    FH_QUOTE_MARKET_CLOSED = 0x80
+};
+
+enum fh_trade_flag {
+    FH_TRADE_BUY = 0x01,        /* the aggressor bought */
+    FH_TRADE_SELL = 0x02,       /* the aggressor sold */
+    FH_TRADE_ID_CUT = 0x04      /* the venue's id is longer than 16 bytes */
+};
+
+enum fh_entry_status {
+    FH_ENTRY_LISTED = 1,
+    FH_ENTRY_REMOVED = 2
+};
+
+enum fh_start {
+    FH_START_NEW = 0,           /* what comes from now on */
+    FH_START_OLDEST = 1         /* what is still there */
+};
+
+enum fh_on_lap {
+    FH_LAP_HALF = 0,            /* a lapped reader goes on half a ring behind the writer */
+    FH_LAP_LATEST = 1           /* or at the newest record */
+};
+
+enum fh_found {
+    FH_EMPTY = 0,
+    FH_RECORD = 1
+};
+
+enum fh_status {
+    FH_LIVE = 1,
+    FH_STALLED = 2,             /* it holds its lock, but its loop does not beat */
+    FH_CLOSED = 3,              /* it said goodbye */
+    FH_DEAD = 4,                /* it did not, and its lock is gone */
+    FH_SUPERSEDED = 5           /* the name belongs to another segment now, or to none */
+};
+
+enum fh_error {
+    FH_OK = 0,
+    FH_E_NAME = -1,
+    FH_E_ABSENT = -2,
+    FH_E_SYSTEM = -3,           /* errno says what */
+    FH_E_FILE = -4,
+    FH_E_OWNER = -5,
+    FH_E_MODE = -6,
+    FH_E_LINKS = -7,
+    FH_E_SIZE = -8,
+    FH_E_REPLACED = -9,
+    FH_E_MAGIC = -10,
+    FH_E_BYTE_ORDER = -11,
+    FH_E_ABI = -12,
+    FH_E_FLAGS = -13,
+    FH_E_KIND = -14,
+    FH_E_EPOCH = -15,
+    FH_E_CAPACITY = -16,
+    FH_E_SLOT_SIZE = -17,
+    FH_E_RECORD_SIZE = -18,
+    FH_E_FILE_SIZE = -19,
+    FH_E_OFFSET = -20,
+    FH_E_SCHEMA = -21,
+    FH_E_START = -22,
+    FH_E_SYMBOL = -23,
+    FH_E_HALF_WRITTEN = -24,
+    FH_E_COUNTER = -25
+};
+
+/* The layouts. `seq` belongs to the ring: n + 1 when record n is complete. Every `_ns`
+   is UTC: CLOCK_MONOTONIC plus fh_utc_offset_ns(). */
+
+struct fh_meta_page {           /* written before publication, never after */
+    uint64_t magic;
+    uint16_t abi_major;
+    uint16_t abi_minor;
+    uint32_t byte_order;
+    uint32_t flags;
+    uint32_t stream_kind;
+    uint64_t epoch;             /* random, not zero: one per life of a writer */
+    uint64_t capacity;          /* slots, a power of two */
+    uint32_t slot_size;
+    uint32_t record_size;
+    uint64_t slots_offset;
+    uint64_t file_size;
+    uint64_t schema_hash;       /* first 8 bytes of the BLAKE2b of the schema's text */
+    uint32_t schema_len;
+    uint32_t reserved;
+    int64_t created_realtime_ns;
+    int64_t created_monotonic_ns;
+    int32_t pid;                /* diagnostics only: it lies across containers */
+    uint32_t uid;
+    uint64_t start_time;
+    uint8_t boot_id[16];
+    char name[64];
+    char version[64];
+    uint8_t unused[256];
+    char schema[3584];          /* JSON, not terminated */
+};
+
+struct fh_live_page {           /* only the writer writes */
+    uint64_t head;              /* records published: the index of the next */
+    uint8_t pad_head[120];
+    uint32_t state;             /* fh_writer_state */
+    uint32_t pad_state;
+    uint64_t heartbeat_mono_ns; /* CLOCK_MONOTONIC, from the writer's own loop */
+    uint64_t heartbeat_count;
+    uint64_t session_gap_count;
+    uint8_t pad_heartbeat[96];
+    uint32_t wake_seq;
+    uint8_t pad_wake[124];
+    uint8_t unused[3712];
+};
+
+struct fh_quote {
+    uint64_t seq;
+    int64_t venue_ns;           /* the venue's clock; 0 if it sends none */
+    int64_t recv_ns;            /* our clock, when the bytes were read */
+    uint16_t instrument;        /* index into the board's directory */
+    uint16_t flags;             /* fh_quote_flag; session epoch mod 256 in bits 8-15 */
+    uint32_t sequence;          /* low 32 bits of the venue's sequence */
+    double bid_price;           /* NaN beside NO_BID */
+    double bid_size;
+    double ask_price;
+    double ask_size;
+};
+
+struct fh_trade {
+    uint64_t seq;
+    int64_t venue_ns;
+    int64_t recv_ns;
+    uint16_t instrument;
+    uint16_t flags;             /* fh_trade_flag; session epoch mod 256 in bits 8-15 */
+    char trade_id[16];          /* not terminated when all 16 are used */
+    uint32_t reserved;
+    double price;
+    double size;
+};
+
+struct fh_ticker {              /* NaN where the venue does not know */
+    uint64_t seq;
+    int64_t venue_ns;
+    int64_t recv_ns;
+    uint16_t instrument;
+    uint16_t flags;
+    uint32_t reserved;
+    double last_price;
+    double last_size;
+    double bid;
+    double ask;
+    double volume;
+    double daily_change;
+    double daily_change_percent;
+    double high;
+    double low;
+    double open;
+    uint64_t pad[2];
+};
+
+struct fh_candle {
+    int64_t start_ns;           /* of the bucket, inclusive; 0 before the first candle */
+    int64_t end_ns;             /* exclusive */
+    int64_t recv_ns;
+    double open;
+    double high;
+    double low;
+    double close;
+    double volume;
+};
+
+struct fh_level {
+    double price;               /* NaN below the last level */
+    double size;
+};
+
+struct fh_entry {               /* in the board, bids[levels] and asks[levels] follow */
+    uint64_t seq;               /* times written; with BUSY while it is written again */
+    uint32_t status;            /* fh_entry_status */
+    uint32_t reserved;
+    uint64_t sequence;          /* the venue's, all of it */
+    uint32_t session_epoch;
+    int32_t bid_count;          /* levels kept; the book may have more */
+    int32_t ask_count;
+    uint32_t pad[7];
+    struct fh_quote quote;      /* seq of quote and ticker is not used */
+    struct fh_ticker ticker;
+    struct fh_candle candles[7];    /* 1m 5m 15m 1h 4h 1d 1w */
+};
+
+struct fh_histogram {           /* 32 buckets per power of two of nanoseconds */
+    uint64_t max_ns;
+    uint64_t pad[7];
+    uint64_t buckets[1152];
+};
+
+#define FH_FIELD(type, field, offset) \
+    static_assert(offsetof(struct type, field) == (offset), #type "." #field " moved")
+#define FH_SIZE(type, size) \
+    static_assert(sizeof(struct type) == (size), #type " has another size")
+
+FH_FIELD(fh_meta_page, magic, 0x000);
+FH_FIELD(fh_meta_page, abi_major, 0x008);
+FH_FIELD(fh_meta_page, abi_minor, 0x00A);
+FH_FIELD(fh_meta_page, byte_order, 0x00C);
+FH_FIELD(fh_meta_page, flags, 0x010);
+FH_FIELD(fh_meta_page, stream_kind, 0x014);
+FH_FIELD(fh_meta_page, epoch, 0x018);
+FH_FIELD(fh_meta_page, capacity, 0x020);
+FH_FIELD(fh_meta_page, slot_size, 0x028);
+FH_FIELD(fh_meta_page, record_size, 0x02C);
+FH_FIELD(fh_meta_page, slots_offset, 0x030);
+FH_FIELD(fh_meta_page, file_size, 0x038);
+FH_FIELD(fh_meta_page, schema_hash, 0x040);
+FH_FIELD(fh_meta_page, schema_len, 0x048);
+FH_FIELD(fh_meta_page, reserved, 0x04C);
+FH_FIELD(fh_meta_page, created_realtime_ns, 0x050);
+FH_FIELD(fh_meta_page, created_monotonic_ns, 0x058);
+FH_FIELD(fh_meta_page, pid, 0x060);
+FH_FIELD(fh_meta_page, uid, 0x064);
+FH_FIELD(fh_meta_page, start_time, 0x068);
+FH_FIELD(fh_meta_page, boot_id, 0x070);
+FH_FIELD(fh_meta_page, name, 0x080);
+FH_FIELD(fh_meta_page, version, 0x0C0);
+FH_FIELD(fh_meta_page, unused, 0x100);
+FH_FIELD(fh_meta_page, schema, 0x200);
+FH_SIZE(fh_meta_page, 4096);
+
+FH_FIELD(fh_live_page, head, 0x000);
+FH_FIELD(fh_live_page, pad_head, 0x008);
+FH_FIELD(fh_live_page, state, 0x080);
+FH_FIELD(fh_live_page, pad_state, 0x084);
+FH_FIELD(fh_live_page, heartbeat_mono_ns, 0x088);
+FH_FIELD(fh_live_page, heartbeat_count, 0x090);
+FH_FIELD(fh_live_page, session_gap_count, 0x098);
+FH_FIELD(fh_live_page, pad_heartbeat, 0x0A0);
+FH_FIELD(fh_live_page, wake_seq, 0x100);
+FH_FIELD(fh_live_page, pad_wake, 0x104);
+FH_FIELD(fh_live_page, unused, 0x180);
+FH_SIZE(fh_live_page, 4096);
+
+FH_FIELD(fh_quote, seq, 0);
+FH_FIELD(fh_quote, venue_ns, 8);
+FH_FIELD(fh_quote, recv_ns, 16);
+FH_FIELD(fh_quote, instrument, 24);
+FH_FIELD(fh_quote, flags, 26);
+FH_FIELD(fh_quote, sequence, 28);
+FH_FIELD(fh_quote, bid_price, 32);
+FH_FIELD(fh_quote, bid_size, 40);
+FH_FIELD(fh_quote, ask_price, 48);
+FH_FIELD(fh_quote, ask_size, 56);
+FH_SIZE(fh_quote, 64);
+
+FH_FIELD(fh_trade, seq, 0);
+FH_FIELD(fh_trade, venue_ns, 8);
+FH_FIELD(fh_trade, recv_ns, 16);
+FH_FIELD(fh_trade, instrument, 24);
+FH_FIELD(fh_trade, flags, 26);
+FH_FIELD(fh_trade, trade_id, 28);
+FH_FIELD(fh_trade, reserved, 44);
+FH_FIELD(fh_trade, price, 48);
+FH_FIELD(fh_trade, size, 56);
+FH_SIZE(fh_trade, 64);
+
+FH_FIELD(fh_ticker, seq, 0);
+FH_FIELD(fh_ticker, venue_ns, 8);
+FH_FIELD(fh_ticker, recv_ns, 16);
+FH_FIELD(fh_ticker, instrument, 24);
+FH_FIELD(fh_ticker, flags, 26);
+FH_FIELD(fh_ticker, reserved, 28);
+FH_FIELD(fh_ticker, last_price, 32);
+FH_FIELD(fh_ticker, last_size, 40);
+FH_FIELD(fh_ticker, bid, 48);
+FH_FIELD(fh_ticker, ask, 56);
+FH_FIELD(fh_ticker, volume, 64);
+FH_FIELD(fh_ticker, daily_change, 72);
+FH_FIELD(fh_ticker, daily_change_percent, 80);
+FH_FIELD(fh_ticker, high, 88);
+FH_FIELD(fh_ticker, low, 96);
+FH_FIELD(fh_ticker, open, 104);
+FH_FIELD(fh_ticker, pad, 112);
+FH_SIZE(fh_ticker, 128);
+
+FH_FIELD(fh_candle, start_ns, 0);
+FH_FIELD(fh_candle, end_ns, 8);
+FH_FIELD(fh_candle, recv_ns, 16);
+FH_FIELD(fh_candle, open, 24);
+FH_FIELD(fh_candle, high, 32);
+FH_FIELD(fh_candle, low, 40);
+FH_FIELD(fh_candle, close, 48);
+FH_FIELD(fh_candle, volume, 56);
+FH_SIZE(fh_candle, 64);
+
+FH_FIELD(fh_level, price, 0);
+FH_FIELD(fh_level, size, 8);
+FH_SIZE(fh_level, 16);
+
+FH_FIELD(fh_entry, seq, 0);
+FH_FIELD(fh_entry, status, 8);
+FH_FIELD(fh_entry, reserved, 12);
+FH_FIELD(fh_entry, sequence, 16);
+FH_FIELD(fh_entry, session_epoch, 24);
+FH_FIELD(fh_entry, bid_count, 28);
+FH_FIELD(fh_entry, ask_count, 32);
+FH_FIELD(fh_entry, pad, 36);
+FH_FIELD(fh_entry, quote, 64);
+FH_FIELD(fh_entry, ticker, 128);
+FH_FIELD(fh_entry, candles, 256);
+FH_SIZE(fh_entry, 704);
+
+FH_FIELD(fh_histogram, max_ns, 0);
+FH_FIELD(fh_histogram, pad, 8);
+FH_FIELD(fh_histogram, buckets, 64);
+FH_SIZE(fh_histogram, 9280);
+
+#undef FH_FIELD
+#undef FH_SIZE
+
+/* The schemas: a segment is taken for what it says only if its text is exactly this. */
+
+#define FH_QUOTE_SCHEMA \
+    "[[\"seq\",\"<u8\",0],[\"venue_ns\",\"<i8\",8],[\"recv_ns\",\"<i8\",16]," \
+    "[\"instrument\",\"<u2\",24],[\"flags\",\"<u2\",26],[\"sequence\",\"<u4\",28]," \
+    "[\"bid_price\",\"<f8\",32],[\"bid_size\",\"<f8\",40]," \
+    "[\"ask_price\",\"<f8\",48],[\"ask_size\",\"<f8\",56]]"
+#define FH_QUOTE_SCHEMA_HASH 0xC4D28E17FBF5267EULL
+
+#define FH_TRADE_SCHEMA \
+    "[[\"seq\",\"<u8\",0],[\"venue_ns\",\"<i8\",8],[\"recv_ns\",\"<i8\",16]," \
+    "[\"instrument\",\"<u2\",24],[\"flags\",\"<u2\",26],[\"trade_id\",\"|S16\",28]," \
+    "[\"price\",\"<f8\",48],[\"size\",\"<f8\",56]]"
+#define FH_TRADE_SCHEMA_HASH 0x8BC12F170ED248E6ULL
+
+/* A board's, with its levels, entry_size and the offset of the asks. */
+#define FH_BOARD_SCHEMA \
+    "{\"board\":1,\"levels\":%d,\"entry_size\":%d," \
+    "\"directory\":{\"offset\":8192,\"size\":32,\"count\":4096}," \
+    "\"entry\":{\"seq\":0,\"status\":8,\"sequence\":16,\"session_epoch\":24," \
+    "\"bid_count\":28,\"ask_count\":32,\"quote\":64,\"ticker\":128,\"candles\":256," \
+    "\"bids\":704,\"asks\":%d}," \
+    "\"quote\":" FH_QUOTE_SCHEMA "," \
+    "\"ticker\":[[\"seq\",\"<u8\",0],[\"venue_ns\",\"<i8\",8],[\"recv_ns\",\"<i8\",16]," \
+    "[\"instrument\",\"<u2\",24],[\"flags\",\"<u2\",26]," \
+    "[\"last_price\",\"<f8\",32],[\"last_size\",\"<f8\",40]," \
+    "[\"bid\",\"<f8\",48],[\"ask\",\"<f8\",56],[\"volume\",\"<f8\",64]," \
+    "[\"daily_change\",\"<f8\",72],[\"daily_change_percent\",\"<f8\",80]," \
+    "[\"high\",\"<f8\",88],[\"low\",\"<f8\",96],[\"open\",\"<f8\",104]]," \
+    "\"candle\":[[\"start_ns\",\"<i8\",0],[\"end_ns\",\"<i8\",8],[\"recv_ns\",\"<i8\",16]," \
+    "[\"open\",\"<f8\",24],[\"high\",\"<f8\",32],[\"low\",\"<f8\",40]," \
+    "[\"close\",\"<f8\",48],[\"volume\",\"<f8\",56]]," \
+    "\"intervals\":[\"1m\",\"5m\",\"15m\",\"1h\",\"4h\",\"1d\",\"1w\"]}"
+
+/* That of counters: how many, how many histograms, where the histograms start. */
+#define FH_COUNTERS_SCHEMA \
+    "{\"counters\":%d,\"histograms\":%d,\"names\":{\"offset\":8192,\"size\":64}," \
+    "\"histogram\":{\"offset\":%d,\"size\":9280,\"max\":0,\"buckets\":64," \
+    "\"sub_bits\":5,\"top_bits\":40}}"
+
+static inline const char *fh_error_text(int error)
+{
+    switch (error) {
+    case FH_OK: return "no error";
+    case FH_E_NAME: return "name is not one of a segment, or the path is too long";
+    case FH_E_ABSENT: return "no such segment; is its feed handler running?";
+    case FH_E_SYSTEM: return "the system refused; see errno";
+    case FH_E_FILE: return "not a regular file";
+    case FH_E_OWNER: return "file belongs to a user who is not trusted";
+    case FH_E_MODE: return "others than its owner can write the file";
+    case FH_E_LINKS: return "file has more than one link";
+    case FH_E_SIZE: return "file is too short or too long for a segment";
+    case FH_E_REPLACED: return "file was replaced again and again";
+    case FH_E_MAGIC: return "magic is not that of a segment";
+    case FH_E_BYTE_ORDER: return "byte order is not ours";
+    case FH_E_ABI: return "layout version is not 1";
+    case FH_E_FLAGS: return "flags are set that a reader must understand";
+    case FH_E_KIND: return "stream kind is not the one wanted";
+    case FH_E_EPOCH: return "epoch is 0, not a random number";
+    case FH_E_CAPACITY: return "capacity is not a power of two of 64 to 2^28";
+    case FH_E_SLOT_SIZE: return "slots are not a multiple of 64 bytes up to 4096";
+    case FH_E_RECORD_SIZE: return "records do not fit their slots";
+    case FH_E_FILE_SIZE: return "file does not have the size that its header says";
+    case FH_E_OFFSET: return "slots are not at a page inside the file";
+    case FH_E_SCHEMA: return "schema is not the one wanted";
+    case FH_E_START: return "no such record yet";
+    case FH_E_SYMBOL: return "unknown instrument";
+    case FH_E_HALF_WRITTEN: return "entry stays half-written: its writer died or hangs";
+    case FH_E_COUNTER: return "unknown counter";
+    default: return "unknown error";
+    }
+}
+
+/* Words that are shared. The builtins, because C++17 has no <stdatomic.h>. */
+
+typedef uint64_t __attribute__((may_alias)) fh_cell;
+
+/* Spin politely. */
+static inline void fh_relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ __volatile__("yield");
+#endif
+}
+
+/* Copy *size* bytes, a multiple of 8, each word once; *out* needs no alignment. */
+static inline void fh_copy_words(void *out, const void *shared, size_t size)
+{
+    const fh_cell *from = (const fh_cell *)shared;
+    char *to = (char *)out;
+    for (size_t i = 0; i < size / sizeof(uint64_t); i++) {
+        uint64_t word = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+        memcpy(to + i * sizeof(word), &word, sizeof(word));
+    }
+}
+
+static inline uint64_t fh_align(uint64_t size, uint64_t boundary)
+{
+    return (size + boundary - 1) / boundary * boundary;
+}
+
+static inline int64_t fh_now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+/* A segment: attached, checked, watched. */
+
+struct fh_segment {
+    const unsigned char *base;          /* NULL when detached */
+    const struct fh_live_page *live;
+    size_t size;
+    int fd;                             /* kept open to ask for the writer's lock */
+    dev_t device;
+    ino_t inode;
+    struct fh_meta_page meta;           /* our copy, checked; nothing else is believed */
+    char path[FH_PATH_BYTES];
+};
+
+/* Say whether *text* is 1 to *most* letters, digits, _ or -; with *strict*, none of the
+   two last comes first. */
+static inline int fh_is_name(const char *text, size_t most, int strict)
+{
+    size_t length = strlen(text);
+    if (length == 0 || length > most)
+        return 0;
+    if (strict && (text[0] == '_' || text[0] == '-'))
+        return 0;
+    for (size_t i = 0; i < length; i++) {
+        char c = text[i];
+        if (!((c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9')
+              || c == '_' || c == '-'))
+            return 0;
+    }
+    return 1;
+}
+
+/* Check a private copy of a meta page, of a file of *size* bytes. The hash of the schema
+   is not computed here: those who bind compare the text itself. */
+static inline int fh_check_meta(const struct fh_meta_page *meta, uint64_t size)
+{
+    if (meta->magic != FH_MAGIC)
+        return FH_E_MAGIC;
+    if (meta->byte_order != FH_BYTE_ORDER)
+        return FH_E_BYTE_ORDER;
+    if (meta->abi_major != FH_ABI_MAJOR)
+        return FH_E_ABI;
+    if (meta->flags & FH_MUST_UNDERSTAND)
+        return FH_E_FLAGS;
+    if (meta->stream_kind < FH_QUOTES || meta->stream_kind > FH_GENERIC)
+        return FH_E_KIND;
+    if (meta->epoch == 0)
+        return FH_E_EPOCH;
+    if (meta->capacity < FH_CAPACITY_MIN || meta->capacity > FH_CAPACITY_MAX
+        || (meta->capacity & (meta->capacity - 1)))
+        return FH_E_CAPACITY;
+    if (meta->slot_size < FH_LINE || meta->slot_size > FH_SLOT_MAX
+        || meta->slot_size % FH_LINE)
+        return FH_E_SLOT_SIZE;
+    if (meta->record_size < sizeof(uint64_t) || meta->record_size > meta->slot_size)
+        return FH_E_RECORD_SIZE;
+    if (meta->file_size != size)
+        return FH_E_FILE_SIZE;
+    if (meta->slots_offset % FH_PAGE || meta->slots_offset < FH_DATA_OFFSET
+        || meta->slots_offset > size)
+        return FH_E_OFFSET;
+    /* At most 2^28 slots of 2^12 bytes: the product cannot overflow. */
+    if (meta->capacity * meta->slot_size > size - meta->slots_offset)
+        return FH_E_FILE_SIZE;
+    if (meta->schema_len > FH_SCHEMA_BYTES)
+        return FH_E_SCHEMA;
+    return FH_OK;
+}
+
+/* Say what is wrong with a file's attributes: whoever could write or truncate it could
+   feed us prices, or a SIGBUS. */
+static inline int fh_distrust(const struct stat *found, long owner)
+{
+    if (!S_ISREG(found->st_mode))
+        return FH_E_FILE;
+    if (found->st_uid != geteuid() && (owner < 0 || found->st_uid != (uid_t)owner))
+        return FH_E_OWNER;
+    if (found->st_mode & (S_IWGRP | S_IWOTH))
+        return FH_E_MODE;
+    if (found->st_nlink != 1)
+        return FH_E_LINKS;
+    if (found->st_size < FH_DATA_OFFSET || found->st_size > (off_t)1 << 40)
+        return FH_E_SIZE;
+    return FH_OK;
+}
+
+/* Open segment->path, if it can be trusted; return a descriptor or an error. */
+static inline int fh_open_checked(struct fh_segment *segment, long owner)
+{
+    for (int attempt = 0; attempt < 10; attempt++) {
+        struct stat found;
+        int fd = open(segment->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+        if (fd < 0) {
+            if (errno == ENOENT)
+                return FH_E_ABSENT;
+            return errno == ELOOP || errno == ENXIO ? FH_E_FILE : FH_E_SYSTEM;
+        }
+        if (fstat(fd, &found) != 0) {
+            close(fd);
+            return FH_E_SYSTEM;
+        }
+        if (S_ISREG(found.st_mode) && found.st_nlink == 0) {
+            close(fd);                  /* replaced since we opened it: look again */
+            continue;
+        }
+        int error = fh_distrust(&found, owner);
+        if (error) {
+            close(fd);
+            return error;
+        }
+        segment->device = found.st_dev;
+        segment->inode = found.st_ino;
+        segment->size = (size_t)found.st_size;
+        return fd;
+    }
+    return FH_E_REPLACED;
+}
+
+/* Let go of *segment*; rings, boards and counters bound to it are of no more use. */
+static inline void fh_detach(struct fh_segment *segment)
+{
+    if (segment->base == NULL)
+        return;
+    munmap((void *)(uintptr_t)segment->base, segment->size);
+    close(segment->fd);
+    segment->base = NULL;
+    segment->live = NULL;
+    segment->fd = -1;
+}
+
+/* Attach to the segment *stream* ("quotes", "trades", "board", "counters") of the feed
+   *name* in *directory* (NULL: /dev/shm). *owner* is a uid whose segments are trusted
+   besides our own, or FH_ONLY_ME. On an error there is nothing to detach. */
+static inline int fh_attach(struct fh_segment *segment, const char *directory,
+                            const char *name, const char *stream, long owner)
+{
+    memset(segment, 0, sizeof(*segment));
+    segment->fd = -1;
+    if (directory == NULL)
+        directory = FH_DIRECTORY;
+    if (!fh_is_name(name, 48, 1) || !fh_is_name(stream, 16, 0))
+        return FH_E_NAME;
+    int length = snprintf(segment->path, sizeof(segment->path), "%s/fh-%s.%s", directory,
+                          name, stream);
+    if (length < 0 || (size_t)length >= sizeof(segment->path))
+        return FH_E_NAME;
+    int fd = fh_open_checked(segment, owner);
+    if (fd < 0)
+        return fd;
+    void *base = mmap(NULL, segment->size, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0);
+    if (base == MAP_FAILED) {
+        int why = errno;
+        close(fd);
+        errno = why;
+        return FH_E_SYSTEM;
+    }
+    segment->fd = fd;
+    segment->base = (const unsigned char *)base;
+    segment->live = (const struct fh_live_page *)(segment->base + FH_LIVE_OFFSET);
+    uint64_t magic = __atomic_load_n((const fh_cell *)base, __ATOMIC_ACQUIRE);
+    fh_copy_words(&segment->meta, base, sizeof(segment->meta));
+    int error = magic == FH_MAGIC ? fh_check_meta(&segment->meta, segment->size)
+                                  : FH_E_MAGIC;
+    if (error)
+        fh_detach(segment);
+    return error;
+}
+
+/* Say whether the segment's schema is exactly *text*. */
+static inline int fh_schema_is(const struct fh_segment *segment, const char *text)
+{
+    size_t length = strlen(text);
+    return segment->meta.schema_len == length
+           && memcmp(segment->meta.schema, text, length) == 0;
+}
+
+/* What to subtract from a record's time to get CLOCK_MONOTONIC. */
+static inline int64_t fh_utc_offset_ns(const struct fh_segment *segment)
+{
+    return (int64_t)((uint64_t)segment->meta.created_realtime_ns
+                     - (uint64_t)segment->meta.created_monotonic_ns);
+}
+
+static inline uint64_t fh_head(const struct fh_segment *segment)
+{
+    return __atomic_load_n(&segment->live->head, __ATOMIC_ACQUIRE);
+}
+
+static inline uint32_t fh_writer_state_of(const struct fh_segment *segment)
+{
+    return __atomic_load_n(&segment->live->state, __ATOMIC_ACQUIRE);
+}
+
+/* How long ago the writer's loop last beat; it does every 100 ms. */
+static inline int64_t fh_heartbeat_age_ns(const struct fh_segment *segment)
+{
+    uint64_t beat = __atomic_load_n(&segment->live->heartbeat_mono_ns, __ATOMIC_ACQUIRE);
+    return (int64_t)((uint64_t)fh_now_ns() - beat);
+}
+
+/* 1 while the writer holds its lock, 0 when it is gone. Takes no lock. The kernel drops
+   the lock of a process that dies, however it dies. */
+static inline int fh_is_locked(const struct fh_segment *segment)
+{
+    struct flock lock;
+    memset(&lock, 0, sizeof(lock));
+    lock.l_type = F_RDLCK;
+    lock.l_whence = SEEK_SET;
+    if (fcntl(segment->fd, F_OFD_GETLK, &lock) != 0)
+        return FH_E_SYSTEM;
+    return lock.l_type != F_UNLCK;
+}
+
+/* Return an fh_status, or a negative error. Some microseconds: ask when there is nothing
+   to read, not more than every 100 ms. */
+static inline int fh_segment_status(const struct fh_segment *segment)
+{
+    struct stat found;
+    int linked = lstat(segment->path, &found) == 0;
+    if (!linked && errno != ENOENT)
+        return FH_E_SYSTEM;
+    if (linked && (found.st_ino != segment->inode || found.st_dev != segment->device))
+        return FH_SUPERSEDED;
+    if (fh_writer_state_of(segment) == FH_WRITER_CLOSED)
+        return FH_CLOSED;
+    int locked = fh_is_locked(segment);
+    if (locked < 0)
+        return locked;
+    if (!locked)                /* it may have closed between the two looks */
+        return fh_writer_state_of(segment) == FH_WRITER_CLOSED ? FH_CLOSED : FH_DEAD;
+    if (!linked)
+        return FH_SUPERSEDED;
+    return fh_heartbeat_age_ns(segment) > FH_STALLED_NS ? FH_STALLED : FH_LIVE;
+}
+
+static inline const char *fh_status_text(int status)
+{
+    switch (status) {
+    case FH_LIVE: return "LIVE";
+    case FH_STALLED: return "STALLED";
+    case FH_CLOSED: return "CLOSED";
+    case FH_DEAD: return "DEAD";
+    case FH_SUPERSEDED: return "SUPERSEDED";
+    default: return fh_error_text(status);
+    }
+}
+
+/* A ring: slot n & (capacity - 1) holds record n. Its first word is 0 before the first
+   lap, n + 1 when record n is complete, FH_BUSY | n + 1 while it is written. The letters
+   and numbers are the steps whose order is proven: do not reorder. */
+
+struct fh_ring {
+    const struct fh_segment *segment;   /* outlives the ring */
+    const unsigned char *slots;
+    uint64_t capacity;
+    uint64_t cursor;                    /* the record wanted next */
+    uint64_t origin;                    /* the cursor at the start */
+    uint64_t lost;                      /* received + lost == cursor - origin, always */
+    uint32_t slot_size;
+    int on_lap;                         /* fh_on_lap */
+};
+
+/* Read *segment* as a ring of *kind*: FH_QUOTES (struct fh_quote), FH_TRADES (struct
+   fh_trade), or FH_ANY for records of segment->meta.slot_size bytes. */
+static inline int fh_ring_bind(struct fh_ring *ring, const struct fh_segment *segment,
+                               int kind, int start, int on_lap)
+{
+    const struct fh_meta_page *meta = &segment->meta;
+    const char *schema = kind == FH_QUOTES ? FH_QUOTE_SCHEMA : FH_TRADE_SCHEMA;
+    uint64_t hash = kind == FH_QUOTES ? FH_QUOTE_SCHEMA_HASH : FH_TRADE_SCHEMA_HASH;
+    if (kind == FH_QUOTES || kind == FH_TRADES) {
+        if (meta->stream_kind != (uint32_t)kind)
+            return FH_E_KIND;
+        if (!fh_schema_is(segment, schema) || meta->schema_hash != hash)
+            return FH_E_SCHEMA;
+        if (meta->slot_size != sizeof(struct fh_quote))
+            return FH_E_SLOT_SIZE;
+        if (meta->record_size != sizeof(struct fh_quote))
+            return FH_E_RECORD_SIZE;
+    } else if (kind != FH_ANY) {
+        return FH_E_KIND;
+    } else if (meta->schema_len == 0 || meta->schema[0] != '[') {
+        return FH_E_SCHEMA;     /* a board, or counters */
+    }
+    uint64_t head = fh_head(segment);
+    ring->segment = segment;
+    ring->slots = segment->base + meta->slots_offset;
+    ring->capacity = meta->capacity;
+    ring->slot_size = meta->slot_size;
+    ring->on_lap = on_lap;
+    ring->cursor = head;
+    if (start == FH_START_OLDEST)       /* the oldest of all may be being overwritten */
+        ring->cursor -= head < meta->capacity ? head : meta->capacity - 1;
+    ring->origin = ring->cursor;
+    ring->lost = 0;
+    return FH_OK;
+}
+
+/* Go on at record *number*; the loss is counted anew. */
+static inline int fh_ring_seek(struct fh_ring *ring, uint64_t number)
+{
+    if (number > fh_head(ring->segment) + 1)    /* a slot reader can be one ahead */
+        return FH_E_START;
+    ring->cursor = number;
+    ring->origin = number;
+    ring->lost = 0;
+    return FH_OK;
+}
+
+static inline uint64_t fh_ring_received(const struct fh_ring *ring)
+{
+    return ring->cursor - ring->origin - ring->lost;
+}
+
+static inline int fh_is_lapped(const struct fh_ring *ring, uint64_t head)
+{
+    return (int64_t)(head - ring->cursor) >= (int64_t)ring->capacity;
+}
+
+static inline void fh_skip(struct fh_ring *ring, uint64_t head)
+{
+    uint64_t target = head - (ring->on_lap == FH_LAP_LATEST ? 1 : ring->capacity / 2);
+    ring->lost += target - ring->cursor;
+    ring->cursor = target;
+}
+
+/* Copy the next record to *out*, of slot_size bytes; return FH_RECORD or FH_EMPTY. One
+   cache line carries signal and data: the quickest way to see a record. */
+static inline int fh_ring_next(struct fh_ring *ring, void *out)
+{
+    /* A writer that laps us 64 times in here leaves us time to breathe. */
+    for (int lap = 0; lap < 64; lap++) {
+        uint64_t place = ring->cursor & (ring->capacity - 1);
+        const fh_cell *slot = (const fh_cell *)(ring->slots + place * ring->slot_size);
+        uint64_t seq = __atomic_load_n(slot, __ATOMIC_ACQUIRE);             /* R1 */
+        if (seq == ring->cursor + 1) {
+            memcpy(out, &seq, sizeof(seq));
+            fh_copy_words((char *)out + sizeof(seq), slot + 1,
+                          ring->slot_size - sizeof(seq));                   /* R2 */
+            __atomic_thread_fence(__ATOMIC_ACQUIRE);                        /* R3 */
+            if (__atomic_load_n(slot, __ATOMIC_RELAXED) == seq) {           /* R4 */
+                ring->cursor++;
+                return FH_RECORD;
+            }
+            continue;           /* never act on R4's word: it was not acquired */
+        }
+        if ((seq & ~FH_BUSY) <= ring->cursor + 1)
+            return FH_EMPTY;    /* of an older lap, or being written now */
+        uint64_t head = fh_head(ring->segment);                             /* R5 */
+        if (!fh_is_lapped(ring, head))
+            return FH_EMPTY;    /* no writer of ours: head is a lap ahead of us */
+        fh_skip(ring, head);
+    }
+    return FH_EMPTY;
+}
+
+/* Copy up to *max* records to *out*, of max * slot_size bytes; return how many. After
+   FH_DEAD ask fh_ring_next() too: the last record may be complete, but not counted. */
+static inline size_t fh_ring_poll(struct fh_ring *ring, void *out, size_t max)
+{
+    size_t size = ring->slot_size;
+    uint64_t head = fh_head(ring->segment);                                 /* B1 */
+    if ((int64_t)(head - ring->cursor) <= 0 || max == 0)
+        return 0;
+    if (fh_is_lapped(ring, head))
+        fh_skip(ring, head);
+    uint64_t count = head - ring->cursor;
+    if (count > max)
+        count = max;
+    uint64_t first = ring->cursor & (ring->capacity - 1);
+    uint64_t whole = ring->capacity - first;
+    if (whole > count)
+        whole = count;
+    fh_copy_words(out, ring->slots + first * size, whole * size);           /* B2 */
+    fh_copy_words((char *)out + whole * size, ring->slots, (count - whole) * size);
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);                                /* B3 */
+    head = __atomic_load_n(&ring->segment->live->head, __ATOMIC_RELAXED);
+    uint64_t bad = 0;
+    /* Record n is whole if head - n < capacity: strictly, for the next is being written. */
+    if (fh_is_lapped(ring, head)) {
+        bad = head - ring->capacity + 1 - ring->cursor;
+        if (bad > count)
+            bad = count;
+        memmove(out, (char *)out + bad * size, (count - bad) * size);
+    }
+    ring->lost += bad;
+    ring->cursor += count;
+    return (size_t)(count - bad);
+}
+
+/* The board: the latest of everything, per instrument. */
+
+struct fh_board {
+    const struct fh_segment *segment;   /* outlives the board */
+    const unsigned char *entries;
+    uint32_t capacity;
+    uint32_t entry_size;
+    int levels;                         /* price levels per side */
+};
+
+static inline int fh_board_bind(struct fh_board *board, const struct fh_segment *segment)
+{
+    const struct fh_meta_page *meta = &segment->meta;
+    char text[FH_SCHEMA_BYTES + 1];
+    int levels;
+    if (meta->stream_kind != FH_GENERIC)
+        return FH_E_KIND;
+    memcpy(text, meta->schema, meta->schema_len);
+    text[meta->schema_len] = '\0';
+    if (sscanf(text, "{\"board\":1,\"levels\":%4d,", &levels) != 1 || levels < 1
+        || levels > FH_LEVELS_MAX)
+        return FH_E_SCHEMA;
+    int side = levels * (int)sizeof(struct fh_level);
+    int fixed = (int)sizeof(struct fh_entry);
+    int entry_size = (int)fh_align((uint64_t)(fixed + 2 * side), FH_LINE);
+    snprintf(text, sizeof(text), FH_BOARD_SCHEMA, levels, entry_size, fixed + side);
+    if (!fh_schema_is(segment, text))
+        return FH_E_SCHEMA;
+    if (meta->capacity > FH_INSTRUMENTS_MAX)
+        return FH_E_CAPACITY;
+    if (meta->slot_size != (uint32_t)entry_size)
+        return FH_E_SLOT_SIZE;
+    if (meta->slots_offset
+        != fh_align(FH_DATA_OFFSET + meta->capacity * FH_SYMBOL_BYTES, FH_PAGE))
+        return FH_E_OFFSET;
+    board->segment = segment;
+    board->entries = segment->base + meta->slots_offset;
+    board->capacity = (uint32_t)meta->capacity;
+    board->entry_size = meta->slot_size;
+    board->levels = levels;
+    return FH_OK;
+}
+
+/* How many instruments the board has; it can only grow. */
+static inline uint32_t fh_board_count(const struct fh_board *board)
+{
+    uint64_t count = fh_head(board->segment);
+    return count < board->capacity ? (uint32_t)count : board->capacity;
+}
+
+/* Copy the symbol of *instrument* to *out*, of FH_SYMBOL_BYTES + 1 bytes. */
+static inline int fh_board_symbol(const struct fh_board *board, uint32_t instrument,
+                                  char *out)
+{
+    if (instrument >= fh_board_count(board))
+        return FH_E_SYMBOL;
+    fh_copy_words(out, board->segment->base + FH_DATA_OFFSET
+                           + (size_t)instrument * FH_SYMBOL_BYTES, FH_SYMBOL_BYTES);
+    out[FH_SYMBOL_BYTES] = '\0';
+    return FH_OK;
+}
+
+/* Return the number of *symbol*, or FH_E_SYMBOL. Looks at all of them: keep the number. */
+static inline int fh_board_find(const struct fh_board *board, const char *symbol)
+{
+    char found[FH_SYMBOL_BYTES + 1];
+    uint32_t count = fh_board_count(board);
+    for (uint32_t number = 0; number < count; number++)
+        if (fh_board_symbol(board, number, found) == FH_OK && strcmp(found, symbol) == 0)
+            return (int)number;
+    return FH_E_SYMBOL;
+}
+
+/* Copy the first *size* bytes (a multiple of 8) of an entry as they were at one moment:
+   128 are head and quote, sizeof(struct fh_entry) all but the levels. */
+static inline int fh_board_read(const struct fh_board *board, uint32_t instrument,
+                                void *out, size_t size)
+{
+    if (instrument >= fh_board_count(board))
+        return FH_E_SYMBOL;
+    if (size > board->entry_size)
+        size = board->entry_size;
+    const fh_cell *entry =
+        (const fh_cell *)(board->entries + (size_t)instrument * board->entry_size);
+    struct timespec nap = {0, 50000};
+    for (int attempt = 0; attempt < 2400; attempt++) {
+        uint64_t seq = __atomic_load_n(entry, __ATOMIC_ACQUIRE);
+        if (!(seq & FH_BUSY)) {
+            fh_copy_words(out, entry, size);
+            __atomic_thread_fence(__ATOMIC_ACQUIRE);
+            if (__atomic_load_n(entry, __ATOMIC_RELAXED) == seq)
+                return seq == 0 ? FH_E_HALF_WRITTEN : FH_OK;
+        }
+        if (attempt < 2000)
+            fh_relax();
+        else
+            nanosleep(&nap, NULL);      /* a writer can lose its core in the middle */
+    }
+    return FH_E_HALF_WRITTEN;
+}
+
+/* Copy an entry and its levels, best first; *bids* and *asks* have board->levels each, of
+   which entry->bid_count and entry->ask_count are valid. */
+static inline int fh_board_depth(const struct fh_board *board, uint32_t instrument,
+                                 struct fh_entry *entry, struct fh_level *bids,
+                                 struct fh_level *asks)
+{
+    unsigned char raw[FH_SLOT_MAX];
+    size_t side = (size_t)board->levels * sizeof(struct fh_level);
+    int error = fh_board_read(board, instrument, raw, board->entry_size);
+    if (error)
+        return error;
+    memcpy(entry, raw, sizeof(*entry));
+    memcpy(bids, raw + sizeof(*entry), side);
+    memcpy(asks, raw + sizeof(*entry) + side, side);
+    if (entry->bid_count < 0 || entry->bid_count > board->levels)
+        entry->bid_count = entry->bid_count < 0 ? 0 : board->levels;
+    if (entry->ask_count < 0 || entry->ask_count > board->levels)
+        entry->ask_count = entry->ask_count < 0 ? 0 : board->levels;
+    return FH_OK;
+}
+
+/* Counters and histograms, by name. */
+
+struct fh_counters {
+    const struct fh_segment *segment;   /* outlives the counters */
+    const unsigned char *values;
+    const unsigned char *histograms;
+    int counter_count;
+    int histogram_count;
+};
+
+static inline int fh_counters_bind(struct fh_counters *counters,
+                                   const struct fh_segment *segment)
+{
+    const struct fh_meta_page *meta = &segment->meta;
+    char text[FH_SCHEMA_BYTES + 1];
+    int count, histograms;
+    if (meta->stream_kind != FH_GENERIC)
+        return FH_E_KIND;
+    memcpy(text, meta->schema, meta->schema_len);
+    text[meta->schema_len] = '\0';
+    if (sscanf(text, "{\"counters\":%5d,\"histograms\":%5d,", &count, &histograms) != 2
+        || count < 0 || count > FH_NAMES_MAX || histograms < 0
+        || histograms > FH_NAMES_MAX)
+        return FH_E_SCHEMA;
+    uint64_t pages = fh_align((uint64_t)count * sizeof(uint64_t), FH_LINE);
+    snprintf(text, sizeof(text), FH_COUNTERS_SCHEMA, count, histograms, (int)pages);
+    if (!fh_schema_is(segment, text))
+        return FH_E_SCHEMA;
+    uint64_t names = (uint64_t)(count + histograms) * FH_NAME_BYTES;
+    if (meta->slots_offset != fh_align(FH_DATA_OFFSET + names, FH_PAGE))
+        return FH_E_OFFSET;
+    if (meta->slot_size != FH_LINE)
+        return FH_E_SLOT_SIZE;
+    if (pages + (uint64_t)histograms * sizeof(struct fh_histogram)
+        > meta->capacity * FH_LINE)
+        return FH_E_CAPACITY;
+    counters->segment = segment;
+    counters->values = segment->base + meta->slots_offset;
+    counters->histograms = counters->values + pages;
+    counters->counter_count = count;
+    counters->histogram_count = histograms;
+    return FH_OK;
+}
+
+/* Copy the name with *index* (counters first, then histograms) to *out*, of
+   FH_NAME_BYTES + 1 bytes. */
+static inline int fh_counters_name(const struct fh_counters *counters, int index,
+                                   char *out)
+{
+    if (index < 0 || index >= counters->counter_count + counters->histogram_count)
+        return FH_E_COUNTER;
+    fh_copy_words(out, counters->segment->base + FH_DATA_OFFSET
+                           + (size_t)index * FH_NAME_BYTES, FH_NAME_BYTES);
+    out[FH_NAME_BYTES] = '\0';
+    return FH_OK;
+}
+
+/* Return the index of *name* from *first* to *end* - 1, or FH_E_COUNTER. */
+static inline int fh_counters_find(const struct fh_counters *counters, const char *name,
+                                   int first, int end)
+{
+    char found[FH_NAME_BYTES + 1];
+    for (int index = first; index < end; index++)
+        if (fh_counters_name(counters, index, found) == FH_OK && strcmp(found, name) == 0)
+            return index;
+    return FH_E_COUNTER;
+}
+
+/* Read the counter *name*. */
+static inline int fh_counters_get(const struct fh_counters *counters, const char *name,
+                                  uint64_t *value)
+{
+    int index = fh_counters_find(counters, name, 0, counters->counter_count);
+    if (index < 0)
+        return index;
+    fh_copy_words(value, counters->values + (size_t)index * sizeof(*value),
+                  sizeof(*value));
+    return FH_OK;
+}
+
+/* Copy the histogram *name*. */
+static inline int fh_counters_histogram(const struct fh_counters *counters,
+                                        const char *name, struct fh_histogram *out)
+{
+    int first = counters->counter_count;
+    int index =
+        fh_counters_find(counters, name, first, first + counters->histogram_count);
+    if (index < 0)
+        return index;
+    const unsigned char *page = counters->histograms + (size_t)(index - first)
+                                                           * sizeof(struct fh_histogram);
+    fh_copy_words(out, page, sizeof(*out));
+    /* A value is in max_ns before it is in a bucket: read them the other way round. */
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    fh_copy_words(&out->max_ns, page, sizeof(out->max_ns));
+    return FH_OK;
+}
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,530 @@
+"""The C header: compiled by both languages, equal to the package, safe to attach with."""
+
+import os
+import random
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import feedhandler
+from feedhandler import board, counters, records, ring, segment, shm
+from feedhandler.board import Board
+from feedhandler.counters import Counters
+from feedhandler.errors import FeedError
+from feedhandler.records import CANDLE, QUOTE, TICKER, TRADE
+from feedhandler.ring import Reader, Ring
+from feedhandler.shm import Status
+
+HERE = Path(__file__).parent
+README = HERE.parents[1] / "README.md"
+CAPACITY = 1024
+WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror"]
+COMPILERS = {
+    "c11": ["gcc", "-std=c11"],
+    "c++17": ["g++", "-std=c++17", "-x", "c++"],
+}
+
+
+@pytest.fixture(scope="session", params=COMPILERS)
+def compiler(request) -> list[str]:
+    command = COMPILERS[request.param]
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"no {command[0]} here to compile the header with")
+    return command
+
+
+@pytest.fixture(scope="session")
+def build(compiler, tmp_path_factory):
+    """Return a function that compiles a source once and returns the program."""
+    folder = tmp_path_factory.mktemp("embed")
+
+    def compiled(source: Path) -> Path:
+        program = folder / source.stem
+        if not program.exists():
+            include = f"-I{feedhandler.get_include()}"
+            command = [*compiler, "-O2", *WARNINGS, include, source, "-o", program]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            assert done.stderr == ""
+        return program
+
+    return compiled
+
+
+@pytest.fixture
+def consumer(build) -> Path:
+    return build(HERE / "consumer.c")
+
+
+@pytest.fixture
+def feed(tmp_path) -> Iterator[tuple[Path, Ring]]:
+    """A ring of quotes with a writer, in a directory of its own."""
+    size = Ring.size_for(QUOTE, CAPACITY)
+    with shm.create("md", "quotes", size, directory=tmp_path) as owned:
+        written = Ring(owned.buffer, QUOTE, CAPACITY, owned.origin)
+        owned.publish()
+        yield tmp_path, written
+        written.release()
+
+
+def quotes(count: int, first: int = 0) -> np.ndarray:
+    """Make records whose every field tells the record's number."""
+    made = np.zeros(count, QUOTE)
+    for name in QUOTE.names[1:]:
+        made[name] = np.arange(first, first + count) % 60_000
+    return made
+
+
+def run(program: Path, *arguments) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [program, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def parsed(lines: list[str]) -> list[tuple]:
+    return [
+        tuple(kind(field) for kind, field in zip([int] * 6 + [float] * 4, line.split()))
+        for line in lines
+    ]
+
+
+def start_consumer(consumer: Path, directory: Path) -> subprocess.Popen:
+    """Start a consumer that has read one quote."""
+    child = subprocess.Popen(
+        [consumer, "md", "1000000", directory, "oldest"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout.readline().startswith("1 ")
+    return child
+
+
+def test_the_header_is_in_the_package():
+    assert Path(feedhandler.get_include(), "feedhandler.h").is_file()
+
+
+def test_the_offsets_are_those_of_the_package(build, tmp_path):
+    layouts = {
+        "fh_meta_page": segment.struct_layout()["MetaPage"],
+        "fh_live_page": segment.struct_layout()["LivePage"],
+        **{
+            f"fh_{name.lower()}": layout
+            for name, layout in records.struct_layout().items()
+        },
+    }
+    expected, prints = [], []
+    for struct_name, layout in layouts.items():
+        for field, offset in layout.items():
+            place = f"offsetof(struct {struct_name}, {field})"
+            # A trade has a field "size" too: there, "itemsize" is that of the struct.
+            if field == "itemsize" or (field == "size" and "itemsize" not in layout):
+                place = f"sizeof(struct {struct_name})"
+            prints.append(f'printf("{struct_name}.{field} %zu\\n", {place});')
+            expected.append(f"{struct_name}.{field} {offset}")
+    source = tmp_path / "layout.c"
+    body = "\n".join(prints)
+    source.write_text(f'#include "feedhandler.h"\nint main(void)\n{{\n{body}\n}}\n')
+
+    assert run(build(source)).stdout.splitlines() == expected
+    assert len(expected) > 60
+
+
+def test_the_schemas_are_those_of_the_package(build, tmp_path):
+    source = tmp_path / "schemas.c"
+    source.write_text(
+        '#include "feedhandler.h"\n'
+        "int main(void)\n{\n"
+        'printf("%s\\n%llx\\n", FH_QUOTE_SCHEMA, FH_QUOTE_SCHEMA_HASH);\n'
+        'printf("%s\\n%llx\\n", FH_TRADE_SCHEMA, FH_TRADE_SCHEMA_HASH);\n'
+        'printf(FH_BOARD_SCHEMA "\\n", 10, 1024, 864);\n'
+        'printf(FH_COUNTERS_SCHEMA "\\n", 24, 1, 192);\n'
+        "}\n"
+    )
+    quote, trade = ring.schema_of(QUOTE), ring.schema_of(TRADE)
+
+    assert run(build(source)).stdout.splitlines() == [
+        quote,
+        f"{segment.schema_hash(quote):x}",
+        trade,
+        f"{segment.schema_hash(trade):x}",
+        board.schema_of(1024, 10),
+        counters.schema_of(24, 1),
+    ]
+
+
+@pytest.mark.parametrize("mode", ["next", "poll"])
+def test_a_c_consumer_reads_what_python_wrote(consumer, feed, mode):
+    directory, written = feed
+    made = quotes(700)
+    made["bid_price"] += 0.1
+    written.publish_records(made)
+    made["seq"] = np.arange(1, 701)
+    done = run(consumer, "md", 700, directory, "oldest", "half", mode)
+    *lines, summary = done.stdout.splitlines()
+
+    assert done.returncode == 0, done.stderr
+    assert parsed(lines) == made.tolist()
+    assert summary.startswith("received 700 lost 0 position 700 ")
+
+
+@pytest.mark.parametrize("mode", ["next", "poll"])
+@pytest.mark.parametrize(("on_lap", "kept"), [("half", CAPACITY // 2), ("latest", 1)])
+def test_a_lapped_c_consumer_counts_its_loss_exactly(
+    consumer, feed, on_lap, kept, mode
+):
+    directory, written = feed
+    total = 3 * CAPACITY + 5
+    written.publish_records(quotes(total))
+    done = run(consumer, "md", kept, directory, 7, on_lap, mode)
+    *lines, summary = done.stdout.splitlines()
+
+    assert [line[0] for line in parsed(lines)] == list(
+        range(total - kept + 1, total + 1)
+    )
+    assert summary.startswith(
+        f"received {kept} lost {total - kept - 7} position {total} "
+    )
+
+
+@pytest.mark.parametrize("mode", ["next", "poll"])
+def test_a_c_consumer_one_record_short_of_a_lap_loses_nothing(consumer, feed, mode):
+    directory, written = feed
+    written.publish_records(quotes(CAPACITY - 1))
+    done = run(consumer, "md", CAPACITY - 1, directory, 0, "half", mode)
+
+    assert f"received {CAPACITY - 1} lost 0 " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "mode", "count"),
+    [
+        ({0x2000 + 2 * 64: 1 << 63 | 3}, "next", 2),
+        ({0x2000 + 3 * 64: 1 << 63 | 4}, "next", 3),
+        ({0x1000: 2}, "poll", 2),
+        ({0x1000: 2}, "next", 3),
+        ({0x1000: 0}, "poll", 0),
+        ({0x1000: 1 << 63}, "poll", 0),
+        ({0x2000: 99}, "next", 0),
+    ],
+)
+def test_c_sees_what_is_complete_whatever_its_writer_died_in(
+    consumer, tmp_path, words, mode, count
+):
+    raw = as_bytes(3)
+    for place, word in words.items():
+        struct.pack_into("<Q", raw, place, word)
+    write(tmp_path / "fh-md.quotes", raw)
+    done = run(consumer, "md", 5, tmp_path, 0, "half", mode)
+    *lines, summary = done.stdout.splitlines()
+
+    assert [line[0] for line in parsed(lines)] == list(range(1, count + 1))
+    assert summary == f"received {count} lost 0 position {count} DEAD"
+
+
+WRITER = """
+    import sys, time
+    import numpy as np
+    from feedhandler import shm
+    from feedhandler.records import QUOTE
+    from feedhandler.ring import Ring
+
+    owned = shm.create("md", "quotes", Ring.size_for(QUOTE, 1024), directory=sys.argv[1])
+    ring = Ring(owned.buffer, QUOTE, 1024, owned.origin)
+    owned.publish()
+    made = np.zeros(60_000, QUOTE)
+    for name in QUOTE.names[1:]:
+        made[name] = np.arange(60_000)
+    ring.publish_records(made)
+    print("ready", flush=True)
+    while sys.argv[2] == "on":
+        ring.heartbeat(time.monotonic_ns())
+        ring.publish_records(made)
+    time.sleep(60)
+"""
+
+
+def start_writer(directory: Path, goes_on: str) -> subprocess.Popen:
+    child = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(WRITER), directory, goes_on],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout.readline() == "ready\n"
+    return child
+
+
+@pytest.mark.parametrize("mode", ["next", "poll"])
+def test_no_record_is_torn_for_c_under_a_writer_at_full_speed(consumer, tmp_path, mode):
+    writer = start_writer(tmp_path, "on")
+    try:
+        done = run(consumer, "md", 50_000, tmp_path, 0, "half", mode)
+    finally:
+        writer.kill()
+        writer.communicate()
+    *lines, summary = done.stdout.splitlines()
+    numbers = [line[0] - 1 for line in parsed(lines)]
+    received, lost, position = map(int, re.findall(r"\d+", summary))
+
+    assert done.returncode == 0, done.stderr
+    for number, line in zip(numbers, parsed(lines)):
+        assert set(line[1:]) == {number % 60_000}
+    assert all(a < b for a, b in zip(numbers, numbers[1:]))
+    assert received == len(lines) == 50_000
+    assert received + lost == position
+    assert lost > 0
+
+
+def test_c_sees_that_a_writer_died(consumer, tmp_path):
+    writer = start_writer(tmp_path, "off")
+    writer.kill()
+    writer.communicate()
+    done = run(consumer, "md", 100_000, tmp_path, "oldest")
+
+    assert done.stdout.splitlines()[-1] == "received 1023 lost 0 position 60000 DEAD"
+
+
+def test_c_sees_that_a_writer_said_goodbye(consumer, tmp_path):
+    size = Ring.size_for(QUOTE, CAPACITY)
+    with shm.create("md", "quotes", size, directory=tmp_path) as owned:
+        written = Ring(owned.buffer, QUOTE, CAPACITY, owned.origin)
+        written.publish_records(quotes(1))
+        owned.publish()
+        child = start_consumer(consumer, tmp_path)
+        written.publish_records(quotes(1, first=1))
+        written.release()
+    out, _ = child.communicate(timeout=10)
+
+    assert out.splitlines()[-1] == "received 2 lost 0 position 2 CLOSED"
+
+
+def test_c_sees_that_the_name_belongs_to_another_segment(consumer, feed):
+    directory, written = feed
+    written.publish_records(quotes(1))
+    child = start_consumer(consumer, directory)
+    shutil.copy(directory / "fh-md.quotes", directory / "other")
+    (directory / "other").rename(directory / "fh-md.quotes")
+    out, _ = child.communicate(timeout=10)
+
+    assert out.splitlines()[-1] == "received 1 lost 0 position 1 SUPERSEDED"
+
+
+def spoil(offset: int, form: str, *values):
+    return lambda raw: struct.pack_into(form, raw, offset, *values)
+
+
+BAD = {
+    "an empty file": (lambda raw: raw.clear(), "too short"),
+    "half a page": (lambda raw: raw.__delitem__(slice(2048, None)), "too short"),
+    "truncated": (lambda raw: raw.__delitem__(slice(-4096, None)), "size that its"),
+    "too long": (lambda raw: raw.extend(bytes(4096)), "size that its"),
+    "wrong magic": (spoil(0x000, "<Q", 0x0200474E49524846), "magic"),
+    "wrong abi": (spoil(0x008, "<H", 2), "layout version"),
+    "wrong byte order": (spoil(0x00C, ">I", 0x01020304), "byte order"),
+    "a new flag": (spoil(0x010, "<I", 0x10000), "must understand"),
+    "kind 9": (spoil(0x014, "<I", 9), "stream kind"),
+    "another kind": (spoil(0x014, "<I", 2), "stream kind"),
+    "no epoch": (spoil(0x018, "<Q", 0), "epoch"),
+    "capacity 3": (spoil(0x020, "<Q", 3), "capacity"),
+    "capacity 32": (spoil(0x020, "<Q", 32), "capacity"),
+    "capacity 2^63": (spoil(0x020, "<Q", 1 << 63), "capacity"),
+    "a larger capacity": (spoil(0x020, "<Q", 2 * CAPACITY), "size that its"),
+    "slots of 65": (spoil(0x028, "<I", 65), "multiple of 64"),
+    "slots of 0": (spoil(0x028, "<I", 0), "multiple of 64"),
+    "wider slots": (spoil(0x020, "<QI", CAPACITY // 2, 128), "multiple of 64"),
+    "records of 72": (spoil(0x02C, "<I", 72), "do not fit"),
+    "records of 56": (spoil(0x02C, "<I", 56), "do not fit"),
+    "slots past the end": (spoil(0x030, "<Q", 1 << 40), "page inside"),
+    "slots at -4096": (spoil(0x030, "<Q", 2**64 - 4096), "page inside"),
+    "slots in the live page": (spoil(0x030, "<Q", 0x1000), "page inside"),
+    "file_size of 2^64-1": (spoil(0x038, "<Q", 2**64 - 1), "size that its"),
+    "another hash": (spoil(0x040, "<Q", 1), "schema"),
+    "a long schema": (spoil(0x048, "<I", 4000), "schema"),
+    "another schema": (spoil(0x203, "<c", b"S"), "schema"),
+}
+
+
+def as_bytes(count: int = 5) -> bytearray:
+    raw = bytearray(Ring.size_for(QUOTE, CAPACITY))
+    written = Ring(raw, QUOTE, CAPACITY)
+    written.publish_records(quotes(count))
+    written.release()
+    return raw
+
+
+def write(path: Path, raw: bytes) -> Path:
+    path.write_bytes(raw)
+    path.chmod(0o600)
+    return path
+
+
+@pytest.mark.req("F-84", "SEC-19")
+@pytest.mark.parametrize("what", BAD)
+def test_c_refuses_a_bad_header(consumer, tmp_path, what):
+    change, reason = BAD[what]
+    raw = as_bytes()
+    write(tmp_path / "fh-md.quotes", raw)
+    good = run(consumer, "md", 5, tmp_path, "oldest")
+    change(raw)
+    write(tmp_path / "fh-md.quotes", raw)
+    done = run(consumer, "md", 5, tmp_path, "oldest")
+
+    assert (good.returncode, len(good.stdout.splitlines())) == (0, 6)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert reason in done.stderr
+
+
+@pytest.mark.req("F-84", "SEC-19")
+def test_no_header_of_any_bytes_crashes_a_c_consumer(consumer, tmp_path):
+    rng = random.Random(11)
+    original = as_bytes()
+    accepted = 0
+    for _ in range(150):
+        raw = bytearray(original)
+        for _ in range(rng.randint(1, 3)):
+            place = rng.choice([rng.randrange(0x80), rng.randrange(0x1200)])
+            raw[place] = rng.choice([0, 1, 0x80, 0xFF, rng.randrange(256)])
+        path = write(tmp_path / "fh-md.quotes", raw)
+        try:
+            with shm.attach("md", "quotes", directory=tmp_path) as attached:
+                Reader(attached.buffer, QUOTE).release()
+            trusted = True
+        except FeedError:
+            trusted = False
+        done = run(consumer, "md", 3, tmp_path, "oldest")
+        path.unlink()
+        accepted += trusted
+
+        assert done.returncode == (0 if trusted else 1), done.stderr
+    assert 10 < accepted < 140
+
+
+@pytest.mark.req("SEC-19")
+def test_c_refuses_files_that_others_could_change(consumer, tmp_path):
+    path = tmp_path / "fh-md.quotes"
+    real = write(tmp_path / "real", as_bytes())
+
+    path.symlink_to(real)
+    assert "not a regular file" in run(consumer, "md", 1, tmp_path).stderr
+    path.unlink()
+    os.mkfifo(path)
+    assert "not a regular file" in run(consumer, "md", 1, tmp_path).stderr
+    path.unlink()
+    path.mkdir()
+    assert "not a regular file" in run(consumer, "md", 1, tmp_path).stderr
+    path.rmdir()
+    os.link(real, path)
+    assert "more than one link" in run(consumer, "md", 1, tmp_path).stderr
+    real.unlink()
+    path.chmod(0o620)
+    assert "others than its owner" in run(consumer, "md", 1, tmp_path).stderr
+    path.unlink()
+    assert "no such segment" in run(consumer, "md", 1, tmp_path).stderr
+    for name in ("", "../md", "a.b", "-md", "m" * 49):
+        assert "name is not one" in run(consumer, name, 1, tmp_path).stderr
+
+
+def test_c_reads_the_board_and_the_counters(build, tmp_path):
+    inspect = build(HERE / "inspect.c")
+    made = quotes(1, first=7)
+    made["instrument"] = 1
+    ticker, candle = np.zeros(1, TICKER), np.zeros(1, CANDLE)
+    ticker["instrument"], ticker["last_price"] = 1, 10.5
+    candle["close"] = 11.5
+    names = ["messages", "gaps"], ["frame_to_ring", "other"]
+    with (
+        shm.create("md", "board", Board.size_for(100, 3), directory=tmp_path) as first,
+        shm.create(
+            "md", "counters", Counters.size_for(2, 2), directory=tmp_path
+        ) as two,
+    ):
+        table = Board(first.buffer, 100, 3, first.origin)
+        for symbol in ("AAPL", "BTC-USD"):
+            table.add(symbol)
+        bids = [(99.5, 1.0), (99.0, 2.0), (98.0, 3.0), (97.0, 4.0)]
+        table.write_quote(made, 1 << 40, 5, bids=bids, asks=[(100.5, 9.0)])
+        table.write_ticker(ticker)
+        table.write_candle(1, "15m", candle)
+        first.publish()
+        counted = Counters(two.buffer, *names, two.origin)
+        counted.increment("gaps", 42)
+        counted.observe("other", 1000)
+        counted.observe("other", 77)
+        two.publish()
+        done = run(inspect, tmp_path, "md", "BTC-USD", "gaps", "other")
+        unknown = run(inspect, tmp_path, "md", "MSFT", "gaps", "other")
+        uncounted = run(inspect, tmp_path, "md", "AAPL", "other", "other")
+        # Neither is the other, though both are of the generic kind.
+        shutil.copy(first.path, tmp_path / "fh-x.counters")
+        shutil.copy(two.path, tmp_path / "fh-y.board")
+        shutil.copy(first.path, tmp_path / "fh-x.board")
+        crossed = run(inspect, tmp_path, "x", "AAPL", "gaps", "other")
+        swapped = run(inspect, tmp_path, "y", "AAPL", "gaps", "other")
+        origin = first.origin
+        table.release()
+        counted.release()
+    offset = origin.created_realtime_ns - origin.created_monotonic_ns
+
+    assert done.stdout.splitlines() == [
+        f"LIVE locked 1 gaps 0 offset {offset}",
+        f"BTC-USD 1 of 2 status 1 sequence {1 << 40} epoch 5",
+        "quote 7 7 7 7",
+        "ticker 10.5 candle 11.5",
+        "bid 99.5 1",
+        "bid 99 2",
+        "bid 98 3",
+        "ask 100.5 9",
+        "gaps 42",
+        "other count 2 max 1000",
+    ]
+    assert "MSFT: unknown instrument" in unknown.stdout
+    assert "other: unknown counter" in uncounted.stdout
+    assert "counters: schema is not the one wanted" in crossed.stdout
+    assert "board: schema is not the one wanted" in swapped.stdout
+
+
+def test_python_reads_a_ring_that_c_writes(build, tmp_path):
+    program = build(HERE / "writer.c")
+    with subprocess.Popen(
+        [program, tmp_path, "c", "64", "1000"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as writer:
+        assert writer.stdout.readline() == "ready\n"
+        with shm.attach("c", "quotes", directory=tmp_path) as attached:
+            oldest = Reader(attached.buffer, QUOTE, start="oldest")
+            lapped = Reader(attached.buffer, QUOTE, start=0)
+            expected = quotes(63, first=937)
+            expected["seq"] = np.arange(938, 1001)
+            assert oldest.poll().tolist() == expected.tolist()
+            assert lapped.poll()["seq"].tolist() == list(range(969, 1001))
+            assert lapped.lost == 1000 - 32
+            assert attached.status() in (Status.LIVE, Status.STALLED)
+            writer.stdin.close()
+            assert writer.wait(10) == 0
+            assert attached.status() is Status.CLOSED
+            oldest.release()
+            lapped.release()
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_c_of_the_readme_compiles(build, tmp_path):
+    (code,) = re.findall(r"```c\n(.*?)```", README.read_text(), re.DOTALL)
+    source = tmp_path / "readme.c"
+    source.write_text(code)
+
+    assert run(build(source)).returncode in (0, 1)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 20
