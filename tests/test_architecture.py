@@ -10,14 +10,7 @@ PACKAGE = ROOT / "feedhandler"
 
 FLOORS = [
     {
-        "errors",
-        "abi",
-        "atomic",
-        "clock",
-        "segment",
-        "records",
-        "settings",
-        "embed",
+        "errors", "abi", "atomic", "clock", "segment", "records", "settings", "embed",
         "protocol",
     },
     {"book", "sync", "sink", "ring", "board", "counters", "shm", "throttle", "backoff"},
@@ -27,24 +20,11 @@ FLOORS = [
     {"connection", "config"},
     {"handler", "consumer"},
     {"cli", "demo", "live_table", "__main__"},
-]
+]  # fmt: skip
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
 # Within a floor: the words build on each other, and so do the doors.
-TOGETHER = (
-    {
-        "errors",
-        "abi",
-        "atomic",
-        "clock",
-        "segment",
-        "records",
-        "settings",
-        "embed",
-        "protocol",
-    },
-    {"cli", "demo", "live_table", "__main__"},
-)
+TOGETHER = (FLOORS[0], FLOORS[-1])
 
 THIRD_PARTY = {
     "numpy": {"records", "ring", "board", "consumer", "cli"},

@@ -1,5 +1,6 @@
-"""The C header: compiled by both languages, equal to the package, safe to attach with."""
+"""The C header: compiled as C and C++, equal to the package, safe to attach with."""
 
+import itertools
 import os
 import random
 import re
@@ -94,8 +95,9 @@ def run(program: Path, *arguments) -> subprocess.CompletedProcess:
 
 
 def parsed(lines: list[str]) -> list[tuple]:
+    kinds = [int] * 6 + [float] * 4
     return [
-        tuple(kind(field) for kind, field in zip([int] * 6 + [float] * 4, line.split()))
+        tuple(kind(word) for kind, word in zip(kinds, line.split(), strict=True))
         for line in lines
     ]
 
@@ -139,6 +141,24 @@ def test_the_offsets_are_those_of_the_package(build, tmp_path):
 
     assert run(build(source)).stdout.splitlines() == expected
     assert len(expected) > 60
+
+
+def test_the_header_can_be_used_beside_the_c_of_the_interfaces(build, tmp_path):
+    verbatim = [
+        textwrap.dedent(block)
+        for name in ("atomic", "clock", "segment")
+        for block in re.findall(
+            r'cdef extern from \*:\n    """\n(.*?)"""',
+            Path(feedhandler.__file__).with_name(f"{name}.pxd").read_text(),
+            re.DOTALL,
+        )
+    ]
+    source = tmp_path / "beside.c"
+    text = ['#include "feedhandler.h"', *verbatim, "int main(void)\n{\nreturn 0;\n}\n"]
+    source.write_text("\n".join(text))
+
+    assert len(verbatim) == 3
+    assert run(build(source)).returncode == 0
 
 
 def test_the_schemas_are_those_of_the_package(build, tmp_path):
@@ -240,7 +260,8 @@ WRITER = """
     from feedhandler.records import QUOTE
     from feedhandler.ring import Ring
 
-    owned = shm.create("md", "quotes", Ring.size_for(QUOTE, 1024), directory=sys.argv[1])
+    size = Ring.size_for(QUOTE, 1024)
+    owned = shm.create("md", "quotes", size, directory=sys.argv[1])
     ring = Ring(owned.buffer, QUOTE, 1024, owned.origin)
     owned.publish()
     made = np.zeros(60_000, QUOTE)
@@ -274,13 +295,13 @@ def test_no_record_is_torn_for_c_under_a_writer_at_full_speed(consumer, tmp_path
         writer.kill()
         writer.communicate()
     *lines, summary = done.stdout.splitlines()
-    numbers = [line[0] - 1 for line in parsed(lines)]
+    read = parsed(lines)
     received, lost, position = map(int, re.findall(r"\d+", summary))
 
     assert done.returncode == 0, done.stderr
-    for number, line in zip(numbers, parsed(lines)):
-        assert set(line[1:]) == {number % 60_000}
-    assert all(a < b for a, b in zip(numbers, numbers[1:]))
+    for seq, *rest in read:
+        assert set(rest) == {(seq - 1) % 60_000}
+    assert all(a[0] < b[0] for a, b in itertools.pairwise(read))
     assert received == len(lines) == 50_000
     assert received + lost == position
     assert lost > 0
