@@ -1,7 +1,6 @@
 """The commands, as a user runs them: two terminals, a killed process, a wrong key."""
 
 import json
-import os
 import re
 import signal
 import socket
@@ -46,14 +45,13 @@ def one_line(text: str) -> bool:
 
 
 def test_the_demo_runs_three_processes_and_leaves_nothing_behind():
-    before = set(os.listdir("/dev/shm"))
+    with program("demo", "--seconds", "3") as demo:
+        assert demo.process.stdout is not None
+        summary = demo.process.stdout.read()
 
-    done = feedhandler("demo", "--seconds", "3")
-
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert set(os.listdir("/dev/shm")) == before
-    summary = done.stdout
+        assert demo.process.wait(10) == 0
+        assert demo.errors() == ""
+        assert left_behind(f"demo-{demo.process.pid}") == []
     assert int(re.search(r"messages +(\d+)", summary)[1]) > 100
     published, read = re.search(
         r"quotes +(\d+) published, (\d+) read", summary
