@@ -66,6 +66,7 @@ cdef class Listener(WSListener):
             self.resync = True
         if frame.last_in_buffer:
             self.reading = False
+            self.flush_sink()
             if self.resync:
                 # All books that one read left behind go into one request.
                 self.resync = False
@@ -87,6 +88,7 @@ cdef class Listener(WSListener):
                 self.close_code = ABNORMAL
                 self.close_reason = "connection lost"
         self.session.closed(monotonic_ns())
+        self.flush_sink()
         if not self.closed.done():
             self.closed.set_result(None)
         self.on_events()
@@ -115,6 +117,14 @@ cdef class Listener(WSListener):
         except Exception as error:
             self.session.fault(error)
             return Action.RESYNC
+
+    cdef int flush_sink(self) except -1:
+        """Let the sink's readers know; what it raises is the embedder's mistake."""
+        try:
+            self.session.sink.flush()
+        except Exception as error:
+            self.session.sink_error(error)
+        return 0
 
     cdef int special(self, WSFrame frame) except -1:
         """Take every frame that is not a whole message of the right size."""
@@ -215,8 +225,10 @@ cdef class Listener(WSListener):
     def tick(self):
         """Let time pass for the session and do what it then asks for."""
         self.act(self.session.tick(monotonic_ns()))
+        self.flush_sink()
 
     def flush(self):
-        """Send what the session wants sent outside of a read."""
+        """Hand on what the session has done outside of a read, and wants sent."""
+        self.flush_sink()
         if self.transport is not None and not self.closing:
             self.act(self.session.collect(monotonic_ns()))

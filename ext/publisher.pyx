@@ -38,3 +38,8 @@ cdef class Publisher(Sink):
     cdef int on_candle(self, int instrument, int interval, const Candle *candle) except -1:
         self.board.store_candle(instrument, interval, candle)
         return 0
+
+    cdef int flush(self) except -1:
+        self.quotes.wake()
+        self.trades.wake()
+        return 0

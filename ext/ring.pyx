@@ -11,7 +11,7 @@ import numpy as np
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
-from libc.stdint cimport INT64_MAX, int64_t, uint64_t
+from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from feedhandler.atomic cimport (
@@ -19,12 +19,14 @@ from feedhandler.atomic cimport (
     fence_acquire,
     fence_release,
     load_acquire,
+    load_acquire32,
     load_relaxed,
     load_words,
     store_release,
     store_words,
 )
 from feedhandler.clock cimport monotonic_ns
+from feedhandler.futex cimport futex_wait
 from feedhandler.segment cimport (
     BUSY,
     DATA_OFFSET,
@@ -33,10 +35,13 @@ from feedhandler.segment cimport (
     QUOTES,
     SLOT_MAX,
     TRADES,
+    WAKE,
+    MetaPage,
     StreamKind,
+    wake_readers,
 )
 
-from feedhandler.errors import RingInvalid
+from feedhandler.errors import RingError, RingInvalid
 from feedhandler.records import QUOTE, TRADE
 from feedhandler.segment import Origin, align, capacity_for
 
@@ -71,6 +76,14 @@ cdef enum:
     NAP_MAX_NS = 100_000
     SLICE_NS = 50_000_000       # how long wait() goes without looking for signals
     WATCH_NS = 100_000_000
+    SPINS = 64                  # looks at the head between two at the clock
+
+cdef enum Strategy:
+    ADAPTIVE
+    SPIN
+    BLOCK
+
+STRATEGIES = {"adaptive": ADAPTIVE, "spin": SPIN, "block": BLOCK}
 
 _FORMAT = re.compile(r"[<|][uif][1248]|\|S[1-9][0-9]{0,3}")
 _NO_ORIGIN = Origin(epoch=1)
@@ -132,9 +145,10 @@ cdef class Ring(SegmentWriter):
     """The one writer of a ring of *dtype* records over *buffer*, which it formats.
 
     The first field of *dtype* is the slot's own 8-byte word. *capacity* is a power of two.
+    With *wake* readers may block: each flush() after a publish() wakes them.
     """
 
-    def __init__(self, buffer, dtype, capacity: int, origin=_NO_ORIGIN):
+    def __init__(self, buffer, dtype, capacity: int, origin=_NO_ORIGIN, *, bint wake=False):
         slot_size = align(dtype.itemsize, LINE)
         self.format(
             buffer, kind_of(dtype), capacity, slot_size, dtype.itemsize,
@@ -144,6 +158,9 @@ cdef class Ring(SegmentWriter):
         self.slot_size = slot_size
         self.record_size = dtype.itemsize
         self.slots = self.base + DATA_OFFSET
+        self.wakes = wake
+        if wake:
+            (<MetaPage *> self.base).flags = WAKE
         self.seal()
 
     @staticmethod
@@ -178,9 +195,15 @@ cdef class Ring(SegmentWriter):
         store_release(&self.live.head, number)                  # W5: per record, never later
         self.count = number
 
-    cdef void flush(self) noexcept nogil:
-        # Nobody sleeps on wake_seq yet: segments are made without the WAKE flag.
-        pass
+    def flush(self) -> None:
+        """Wake readers that block, if something was published since; once per batch."""
+        self.wake()
+
+    cdef void wake(self) noexcept nogil:
+        if self.slots == NULL or not self.wakes or self.flushed == self.count:
+            return
+        self.flushed = self.count
+        wake_readers(self.live)                                 # W6
 
     def publish_record(self, record) -> None:
         """Publish *record*, any buffer of the dtype's size; its first word is ignored."""
@@ -369,26 +392,44 @@ cdef class Reader(SegmentReader):
         slot = self.slots + (self.cursor & self.mask) * self.slot_size
         return load_acquire(<const uint64_t *> slot) == self.cursor + 1
 
-    def wait(self, timeout=None) -> bool:
+    def wait(self, timeout=None, str strategy="adaptive") -> bool:
         """Wait until there is something to poll, or for *timeout* seconds; say if there is.
 
-        Spins for 20 us, then naps for 1 us, doubling to 100 us; without the GIL.
+        "adaptive" spins for 20 us, then naps for 1 us, doubling to 100 us; "spin" never
+        sleeps, for a core of its own; "block" sleeps until the writer's flush(), and
+        needs a ring made with *wake*: RingError otherwise. All without the GIL.
         """
+        how = STRATEGIES.get(strategy)
+        if how is None:
+            raise ValueError(f"strategy is {strategy!r}, not 'adaptive', 'spin' or 'block'")
+        cdef int chosen = how
         cdef int64_t now_ns = monotonic_ns()
         cdef int64_t spin_ns = now_ns + SPIN_NS
         cdef int64_t end_ns = INT64_MAX
         cdef int64_t nap_ns = NAP_NS
+        cdef int64_t slice_ns
         cdef bint found
         if timeout is not None:
             end_ns = now_ns + <int64_t> (min(timeout, 1e9) * 1e9)
         while True:
             if self.slots == NULL:
                 raise ValueError("reader is released")
+            # At every turn: a watched reader may have gone on in another ring.
+            if chosen == BLOCK and not self.meta.flags & WAKE:
+                raise RingError(
+                    f"ring {self.meta.origin.name!r} does not wake readers, "
+                    "not made with wake = true"
+                )
+            slice_ns = min(end_ns, monotonic_ns() + SLICE_NS)
             self.pinned = self.pinned + 1
             try:
                 with nogil:
-                    found = sleep_until_new(
-                        self, spin_ns, min(end_ns, monotonic_ns() + SLICE_NS), &nap_ns)
+                    if chosen == BLOCK:
+                        found = block_until_new(self, slice_ns)
+                    elif chosen == SPIN:
+                        found = spin_until_new(self, slice_ns)
+                    else:
+                        found = sleep_until_new(self, spin_ns, slice_ns, &nap_ns)
             finally:
                 self.pinned -= 1
             if found:
@@ -408,6 +449,35 @@ cdef class Reader(SegmentReader):
         return False
 
 
+cdef inline bint is_new(Reader reader) noexcept nogil:
+    return <int64_t> (load_acquire(&reader.live.head) - reader.cursor) > 0
+
+
+cdef bint spin_until_new(Reader reader, int64_t end_ns) noexcept nogil:
+    """Look at the head all the time until *end_ns*; say whether it moved."""
+    cdef int _spin
+    while True:
+        for _spin in range(SPINS):
+            if is_new(reader):
+                return True
+            cpu_pause()
+        if monotonic_ns() >= end_ns:
+            return is_new(reader)
+
+
+cdef bint block_until_new(Reader reader, int64_t end_ns) noexcept nogil:
+    """Sleep until the writer's flush(), a signal or *end_ns*; say whether there is news."""
+    # The word before the head: a flush() after this look ends the sleep, or prevents it.
+    cdef uint32_t seen = load_acquire32(&reader.live.wake_seq)
+    cdef int64_t left_ns
+    if is_new(reader):
+        return True
+    left_ns = end_ns - monotonic_ns()
+    if left_ns > 0:
+        futex_wait(&reader.live.wake_seq, seen, left_ns)
+    return is_new(reader)
+
+
 cdef bint sleep_until_new(
     Reader reader, int64_t spin_ns, int64_t end_ns, int64_t *nap_ns
 ) noexcept nogil:
@@ -416,7 +486,7 @@ cdef bint sleep_until_new(
     cdef int slack = -1
     cdef bint found
     while True:
-        found = <int64_t> (load_acquire(&reader.live.head) - reader.cursor) > 0
+        found = is_new(reader)
         if found or now_ns >= end_ns:
             break
         if now_ns < spin_ns:

@@ -40,6 +40,8 @@ from feedhandler.atomic cimport (
     store_release,
     store_release32,
 )
+from feedhandler.futex cimport futex_wake
+
 from feedhandler.errors import RingInvalid
 
 cdef uint64_t MAGIC = 0x0100474E49524846       # FHRING\0\1, little-endian
@@ -242,11 +244,22 @@ def beat(buffer, int64_t monotonic_ns) -> None:
 
 
 def mark_closed(buffer) -> None:
-    """Tell the readers of *buffer* that nothing more will come."""
+    """Tell the readers of *buffer* that nothing more will come, those that sleep too."""
     cdef Py_buffer view
+    cdef LivePage *live
     claim(buffer, &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
-    store_release32(&(<LivePage *> (<char *> view.buf + LIVE_OFFSET)).state, CLOSED)
+    live = <LivePage *> (<char *> view.buf + LIVE_OFFSET)
+    store_release32(&live.state, CLOSED)
+    if (<MetaPage *> view.buf).flags & WAKE:
+        wake_readers(live)
     PyBuffer_Release(&view)
+
+
+cdef void wake_readers(LivePage *live) noexcept nogil:
+    # Unconditional: a count of sleepers would need their write access, and a full fence
+    # here; the kernel compares the word under its own lock instead.
+    store_release32(&live.wake_seq, live.wake_seq + 1)
+    futex_wake(&live.wake_seq)
 
 
 cdef void beat_live(LivePage *live, int64_t monotonic_ns) noexcept nogil:

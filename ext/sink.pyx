@@ -28,6 +28,9 @@ cdef class Sink:
     cdef int on_candle(self, int instrument, int interval, const Candle *candle) except -1:
         return 0
 
+    cdef int flush(self) except -1:
+        return 0
+
 
 cdef class Tee(Sink):
     """Give every event to *first*, then to *second*.
@@ -77,6 +80,13 @@ cdef class Tee(Sink):
         except Exception as error:
             self.on_error(error)
         return self.second.on_candle(instrument, interval, candle)
+
+    cdef int flush(self) except -1:
+        try:
+            self.first.flush()
+        except Exception as error:
+            self.on_error(error)
+        return self.second.flush()
 
 
 class QuoteEvent(NamedTuple):

@@ -58,6 +58,8 @@ class Shm(_Section, frozen=True):
     mode: Literal[0o600, 0o640] = 0o600
     """Who may read: 0o600 we alone, 0o640 the group as well."""
     directory: str = "/dev/shm"
+    wake: bool = False
+    """Whether readers may block: costs a system call per read of the socket."""
 
 
 class Loop(_Section, frozen=True):

@@ -356,12 +356,14 @@ class _Segments:
                 QUOTE,
                 capacity,
                 self._owned[-1].origin,
+                wake=config.shm.wake,
             )
             self.trades = Ring(
                 self._create("trades", Ring.size_for(TRADE, capacity)),
                 TRADE,
                 capacity,
                 self._owned[-1].origin,
+                wake=config.shm.wake,
             )
             self.board = Board(
                 self._create("board", Board.size_for(instruments, levels)),

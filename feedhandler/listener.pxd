@@ -31,3 +31,4 @@ cdef class Listener(WSListener):
     cdef int special(self, WSFrame frame) except -1
     cdef int fragment(self, WSFrame frame) except -1
     cdef int close(self, int code, str reason) except -1
+    cdef int flush_sink(self) except -1

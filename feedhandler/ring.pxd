@@ -25,11 +25,14 @@ cdef class Ring(SegmentWriter):
     cdef uint64_t count         # records published
     cdef uint32_t slot_size
     cdef uint32_t record_size
+    cdef bint wakes             # readers may block until wake()
+    cdef uint64_t flushed       # records published before the last wake()
 
     # Wait-free: no syscall, no shared state read. *record* is slot_size bytes, of which the
     # first word is ignored.
     cdef void publish(self, const void *record) noexcept nogil
-    cdef void flush(self) noexcept nogil        # once per batch
+    # Once per batch. A syscall if something was published since, and only if *wakes*.
+    cdef void wake(self) noexcept nogil
 
 
 cdef class Reader(SegmentReader):

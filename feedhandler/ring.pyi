@@ -7,14 +7,23 @@ from typing_extensions import Buffer
 
 from feedhandler.segment import Origin, SegmentReader, SegmentWriter
 
+STRATEGIES: dict[str, int]
+
 class Found(IntEnum):
     EMPTY = 0
     RECORD = 1
 
 class Ring(SegmentWriter):
     def __init__(
-        self, buffer: Buffer, dtype: np.dtype[Any], capacity: int, origin: Origin = ...
+        self,
+        buffer: Buffer,
+        dtype: np.dtype[Any],
+        capacity: int,
+        origin: Origin = ...,
+        *,
+        wake: bool = False,
     ) -> None: ...
+    def flush(self) -> None: ...
     @staticmethod
     def size_for(dtype: np.dtype[Any], capacity: int) -> int: ...
     @property
@@ -53,7 +62,11 @@ class Reader(SegmentReader):
     def idle(self, max: int) -> npt.NDArray[Any]: ...
     def take_one(self) -> npt.NDArray[Any]: ...
     def has_next(self) -> bool: ...
-    def wait(self, timeout: float | None = None) -> bool: ...
+    def wait(
+        self,
+        timeout: float | None = None,
+        strategy: Literal["adaptive", "spin", "block"] = "adaptive",
+    ) -> bool: ...
     def look_around(self) -> bool: ...
 
 def schema_of(dtype: np.dtype[Any]) -> str: ...

@@ -106,6 +106,10 @@ cdef class SegmentWriter:
     cdef void note_gap(self) noexcept nogil     # counts one session gap in the live page
 
 
+# Bump wake_seq and wake who sleeps on it: a syscall, so once per batch.
+cdef void wake_readers(LivePage *live) noexcept nogil
+
+
 cdef class SegmentReader:
     cdef object __weakref__
     cdef Py_buffer view

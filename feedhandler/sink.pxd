@@ -19,6 +19,8 @@ cdef class Sink:
     cdef int on_trade(self, const Trade *trade) except -1
     cdef int on_ticker(self, const Ticker *ticker) except -1
     cdef int on_candle(self, int instrument, int interval, const Candle *candle) except -1
+    # All events of one read of the socket, or of one tick, were given.
+    cdef int flush(self) except -1
 
 
 cdef class Tee(Sink):

@@ -10,7 +10,7 @@ PACKAGE = ROOT / "feedhandler"
 
 FLOORS = [
     {
-        "errors", "abi", "atomic", "clock", "segment", "records", "settings", "embed",
+        "errors", "abi", "atomic", "clock", "futex", "segment", "records", "settings", "embed",
         "protocol",
     },
     {"book", "sync", "sink", "ring", "board", "counters", "shm", "throttle", "backoff"},

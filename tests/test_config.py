@@ -16,6 +16,7 @@ def test_the_defaults_are_these():
     assert (feed.publish, feed.resync_interval) == ("every", 0.0)
     assert (feed.shm.name, feed.shm.capacity, feed.shm.mode) == ("md", 131_072, 0o600)
     assert (feed.shm.board_levels, feed.shm.instruments) == (10, 1024)
+    assert feed.shm.wake is False
     assert feed.limits.max_message_bytes == 4 << 20
     assert feed.limits.reconnect_attempts == 10
     assert (feed.loop.mode, feed.loop.cpu) == ("block", -1)

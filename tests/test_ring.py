@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from feedhandler.errors import RingInvalid
 from feedhandler.records import QUOTE, TRADE
-from feedhandler.ring import Reader, Ring, dtype_of, schema_of
+from feedhandler.ring import STRATEGIES, Reader, Ring, dtype_of, schema_of
 from feedhandler.segment import Origin
 
 CAPACITY = 64
@@ -411,19 +411,20 @@ def test_a_segment_is_not_released_under_a_waiting_thread():
     assert refused
 
 
-def test_wait_can_be_interrupted():
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_wait_can_be_interrupted(strategy):
     script = """
-        import signal
+        import sys
         from feedhandler.records import QUOTE
         from feedhandler.ring import Reader, Ring
 
         buffer = bytearray(Ring.size_for(QUOTE, 64))
-        ring = Ring(buffer, QUOTE, 64)
+        ring = Ring(buffer, QUOTE, 64, wake=True)
         print("waiting", flush=True)
-        Reader(buffer, QUOTE).wait()
+        Reader(buffer, QUOTE).wait(None, sys.argv[1])
     """
     child = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script)],
+        [sys.executable, "-c", textwrap.dedent(script), strategy],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )

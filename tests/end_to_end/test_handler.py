@@ -11,7 +11,13 @@ import pytest
 from feedhandler import Event, FeedHandler, Flags, Instrument, PythonSink
 from feedhandler.config import build
 from feedhandler.consumer import attach
-from feedhandler.errors import ConfigError, ConnectionFailed, RingBusy, UnknownSymbol
+from feedhandler.errors import (
+    ConfigError,
+    ConnectionFailed,
+    RingBusy,
+    RingError,
+    UnknownSymbol,
+)
 from feedhandler.venue.config import VenueConfig
 from feedhandler.venue.faults import FaultPlan
 from feedhandler.venue.server import Venue
@@ -80,6 +86,28 @@ def test_a_book_goes_live_and_equals_what_the_board_says():
                 assert book.bid_price < book.ask_price
                 assert market.status().counters["quotes"] == len(sink.quotes)
         assert left_behind(settings.shm.name) == []
+
+    run(work)
+
+
+@pytest.mark.parametrize("wake", [True, False])
+def test_readers_may_block_where_the_feed_wakes_them(wake: bool):
+    async def work(venue: Venue) -> None:
+        name = unique("wake")
+        settings = config(venue, "wake", shm={"name": name, "wake": wake})
+        async with FeedHandler(settings, sink=Recorder()) as feed:
+            await feed.live(SECONDS)
+            with attach(name) as market:
+                quotes = market.quotes()
+                if wake:
+                    assert await asyncio.to_thread(quotes.wait, SECONDS, "block")
+                    assert 0 < quotes.look().wake_seq <= quotes.look().head
+                else:
+                    with pytest.raises(
+                        RingError, match=f"{name}.quotes' does not wake"
+                    ):
+                        quotes.wait(SECONDS, "block")
+                    assert quotes.look().wake_seq == 0
 
     run(work)
 
