@@ -5,7 +5,16 @@ The offsets below are those of the structs in records.pxd, checked when this is 
 
 import numpy as np
 
-from feedhandler.records cimport Candle, Quote, Ticker, Trade
+from feedhandler.records cimport (
+    Account,
+    Candle,
+    Fill,
+    Notice,
+    OrderEvent,
+    Quote,
+    Ticker,
+    Trade,
+)
 
 
 def _layout(itemsize: int, *fields: tuple[str, str, int]):
@@ -69,6 +78,83 @@ CANDLE = _layout(
     ("volume", "<f8", 56),
 )
 
+ORDER_EVENT = _layout(
+    192,
+    ("seq", "<u8", 0),
+    ("venue_ns", "<i8", 8),
+    ("recv_ns", "<i8", 16),
+    ("created_ns", "<i8", 24),
+    ("updated_ns", "<i8", 32),
+    ("instrument", "<u2", 40),
+    ("flags", "<u2", 42),
+    ("side", "|u1", 44),
+    ("type", "|u1", 45),
+    ("status", "|u1", 46),
+    ("tif", "|u1", 47),
+    ("order_id", "S32", 48),
+    ("client_id", "S32", 80),
+    ("symbol", "S32", 112),
+    ("quantity", "<f8", 144),
+    ("filled", "<f8", 152),
+    ("remaining", "<f8", 160),
+    ("price", "<f8", 168),
+    ("stop_price", "<f8", 176),
+)
+FILL = _layout(
+    192,
+    ("seq", "<u8", 0),
+    ("venue_ns", "<i8", 8),
+    ("recv_ns", "<i8", 16),
+    ("instrument", "<u2", 24),
+    ("flags", "<u2", 26),
+    ("side", "|u1", 28),
+    ("trade_id", "S32", 32),
+    ("order_id", "S32", 64),
+    ("client_id", "S32", 96),
+    ("symbol", "S32", 128),
+    ("price", "<f8", 160),
+    ("quantity", "<f8", 168),
+    ("fee", "<f8", 176),
+    ("fee_currency", "S8", 184),
+)
+ACCOUNT = _layout(
+    128,
+    ("seq", "<u8", 0),
+    ("venue_ns", "<i8", 8),
+    ("recv_ns", "<i8", 16),
+    ("instrument", "<u2", 24),
+    ("flags", "<u2", 26),
+    ("kind", "|u1", 28),
+    ("rows_left", "<u2", 30),
+    ("name", "S32", 32),
+    ("available", "<f8", 64),
+    ("reserved", "<f8", 72),
+    ("total", "<f8", 80),
+    ("quantity", "<f8", 88),
+    ("average_price", "<f8", 96),
+    ("unrealized_pnl", "<f8", 104),
+    ("realized_pnl", "<f8", 112),
+)
+NOTICE = _layout(
+    1024,
+    ("seq", "<u8", 0),
+    ("venue_ns", "<i8", 8),
+    ("recv_ns", "<i8", 16),
+    ("triggered_ns", "<i8", 24),
+    ("instrument", "<u2", 32),
+    ("flags", "<u2", 34),
+    ("kind", "|u1", 36),
+    ("threshold", "<f8", 40),
+    ("current_value", "<f8", 48),
+    ("id", "S32", 56),
+    ("level", "S16", 88),
+    ("symbol", "S32", 104),
+    ("condition", "S32", 136),
+    ("title", "S128", 168),
+    ("link", "S216", 296),
+    ("message", "S512", 512),
+)
+
 INTERVAL_NAMES = ("1m", "5m", "15m", "1h", "4h", "1d", "1w")
 
 
@@ -92,6 +178,10 @@ def struct_layout() -> dict[str, dict[str, int]]:
     cdef Trade trade
     cdef Ticker ticker
     cdef Candle candle
+    cdef OrderEvent order
+    cdef Fill fill
+    cdef Account account
+    cdef Notice notice
     return {
         "QUOTE": {
             "seq": _offset(&quote, &quote.seq),
@@ -145,5 +235,81 @@ def struct_layout() -> dict[str, dict[str, int]]:
             "close": _offset(&candle, &candle.close),
             "volume": _offset(&candle, &candle.volume),
             "itemsize": sizeof(Candle),
+        },
+        "ORDER_EVENT": {
+            "seq": _offset(&order, &order.seq),
+            "venue_ns": _offset(&order, &order.venue_ns),
+            "recv_ns": _offset(&order, &order.recv_ns),
+            "created_ns": _offset(&order, &order.created_ns),
+            "updated_ns": _offset(&order, &order.updated_ns),
+            "instrument": _offset(&order, &order.instrument),
+            "flags": _offset(&order, &order.flags),
+            "side": _offset(&order, &order.side),
+            "type": _offset(&order, &order.type),
+            "status": _offset(&order, &order.status),
+            "tif": _offset(&order, &order.tif),
+            "order_id": _offset(&order, &order.order_id),
+            "client_id": _offset(&order, &order.client_id),
+            "symbol": _offset(&order, &order.symbol),
+            "quantity": _offset(&order, &order.quantity),
+            "filled": _offset(&order, &order.filled),
+            "remaining": _offset(&order, &order.remaining),
+            "price": _offset(&order, &order.price),
+            "stop_price": _offset(&order, &order.stop_price),
+            "itemsize": sizeof(OrderEvent),
+        },
+        "FILL": {
+            "seq": _offset(&fill, &fill.seq),
+            "venue_ns": _offset(&fill, &fill.venue_ns),
+            "recv_ns": _offset(&fill, &fill.recv_ns),
+            "instrument": _offset(&fill, &fill.instrument),
+            "flags": _offset(&fill, &fill.flags),
+            "side": _offset(&fill, &fill.side),
+            "trade_id": _offset(&fill, &fill.trade_id),
+            "order_id": _offset(&fill, &fill.order_id),
+            "client_id": _offset(&fill, &fill.client_id),
+            "symbol": _offset(&fill, &fill.symbol),
+            "price": _offset(&fill, &fill.price),
+            "quantity": _offset(&fill, &fill.quantity),
+            "fee": _offset(&fill, &fill.fee),
+            "fee_currency": _offset(&fill, &fill.fee_currency),
+            "itemsize": sizeof(Fill),
+        },
+        "ACCOUNT": {
+            "seq": _offset(&account, &account.seq),
+            "venue_ns": _offset(&account, &account.venue_ns),
+            "recv_ns": _offset(&account, &account.recv_ns),
+            "instrument": _offset(&account, &account.instrument),
+            "flags": _offset(&account, &account.flags),
+            "kind": _offset(&account, &account.kind),
+            "rows_left": _offset(&account, &account.rows_left),
+            "name": _offset(&account, &account.name),
+            "available": _offset(&account, &account.available),
+            "reserved": _offset(&account, &account.reserved),
+            "total": _offset(&account, &account.total),
+            "quantity": _offset(&account, &account.quantity),
+            "average_price": _offset(&account, &account.average_price),
+            "unrealized_pnl": _offset(&account, &account.unrealized_pnl),
+            "realized_pnl": _offset(&account, &account.realized_pnl),
+            "itemsize": sizeof(Account),
+        },
+        "NOTICE": {
+            "seq": _offset(&notice, &notice.seq),
+            "venue_ns": _offset(&notice, &notice.venue_ns),
+            "recv_ns": _offset(&notice, &notice.recv_ns),
+            "triggered_ns": _offset(&notice, &notice.triggered_ns),
+            "instrument": _offset(&notice, &notice.instrument),
+            "flags": _offset(&notice, &notice.flags),
+            "kind": _offset(&notice, &notice.kind),
+            "threshold": _offset(&notice, &notice.threshold),
+            "current_value": _offset(&notice, &notice.current_value),
+            "id": _offset(&notice, &notice.id),
+            "level": _offset(&notice, &notice.level),
+            "symbol": _offset(&notice, &notice.symbol),
+            "condition": _offset(&notice, &notice.condition),
+            "title": _offset(&notice, &notice.title),
+            "link": _offset(&notice, &notice.link),
+            "message": _offset(&notice, &notice.message),
+            "itemsize": sizeof(Notice),
         },
     }

@@ -15,7 +15,7 @@ from feedhandler import shm
 from feedhandler.board import BoardReader, Depth, LastCandle, LastTicker, Top
 from feedhandler.counters import CountersReader, Histogram
 from feedhandler.errors import RingAbsent
-from feedhandler.records import QUOTE, TRADE
+from feedhandler.records import ACCOUNT, FILL, NOTICE, ORDER_EVENT, QUOTE, TRADE
 from feedhandler.ring import Reader
 from feedhandler.shm import AttachedSegment, Status
 
@@ -168,6 +168,22 @@ class MarketData:
     def trades(self, start: Start = "new", on_lap: OnLap = "half") -> Stream:
         """Open the stream of trades."""
         return self._open("trades", TRADE, start, on_lap)
+
+    def orders(self, start: Start = "new", on_lap: OnLap = "half") -> Stream:
+        """Open the stream of our orders; RingAbsent where the feed has none."""
+        return self._open("orders", ORDER_EVENT, start, on_lap)
+
+    def fills(self, start: Start = "new", on_lap: OnLap = "half") -> Stream:
+        """Open the stream of our executions; RingAbsent where the feed has none."""
+        return self._open("fills", FILL, start, on_lap)
+
+    def account(self, start: Start = "new", on_lap: OnLap = "half") -> Stream:
+        """Open the stream of balances and positions; RingAbsent where there is none."""
+        return self._open("account", ACCOUNT, start, on_lap)
+
+    def notices(self, start: Start = "new", on_lap: OnLap = "half") -> Stream:
+        """Open the stream of notifications and alerts; RingAbsent if there is none."""
+        return self._open("notices", NOTICE, start, on_lap)
 
     def symbols(self) -> list[str]:
         """Every symbol; the index is `instrument` in records."""

@@ -28,6 +28,58 @@ cpdef enum TradeFlags:
     ID_CUT = 0x04               # the venue's id is longer than 16 bytes
 
 
+cpdef enum PrivateFlags:        # of OrderEvent, Fill, Account and Notice
+    ORDER_ID_CUT = 0x01         # a cut id names nothing at the venue
+    CLIENT_ID_CUT = 0x02
+    OWN_ID_CUT = 0x04           # of the fill or the notice itself
+    TEXT_CUT = 0x08             # some other text
+    REPLAYED = 0x10             # told again after a subscription: not news
+    UNTRIGGERED = 0x20          # a stop order that still waits for its price
+
+
+cpdef enum OrderSide:
+    SIDE_UNKNOWN = 0            # this and other zeros: a word that the API does not list
+    SIDE_BUY = 1
+    SIDE_SELL = 2
+
+
+cpdef enum OrderType:
+    TYPE_UNKNOWN = 0
+    MARKET = 1
+    LIMIT = 2
+    STOP = 3
+    STOP_LIMIT = 4
+
+
+cpdef enum TimeInForce:
+    TIF_UNKNOWN = 0
+    GTC = 1
+    IOC = 2
+    FOK = 3
+    DAY = 4
+
+
+cpdef enum OrderStatus:
+    STATUS_UNKNOWN = 0
+    ACCEPTED = 1
+    PARTIALLY_FILLED = 2
+    FILLED = 3                  # this and higher: nothing more will happen to the order
+    CANCELED = 4
+    EXPIRED = 5
+    REJECTED = 6
+
+
+cpdef enum AccountKind:
+    BALANCE = 1
+    POSITION = 2
+
+
+cpdef enum NoticeKind:
+    SYSTEM = 1
+    USER = 2
+    ALERT = 3
+
+
 cpdef enum Interval:
     M1 = 0
     M5 = 1
@@ -39,6 +91,8 @@ cpdef enum Interval:
 
 cdef enum:
     INTERVALS = 7
+    NO_INSTRUMENT = 0xFFFF      # of private records: not in the directory
+    ID_BYTES = 32               # text fields are not terminated when all bytes are used
 
 
 cdef struct Quote:              # 64 bytes
@@ -84,6 +138,90 @@ cdef struct Ticker:             # 128 bytes; NaN where the venue does not know
     double low
     double open
     uint64_t pad[2]
+
+
+# Private records stand alone: the symbol is in them beside its number, for what the
+# handler has no market data of. NaN where the venue does not say.
+
+cdef struct OrderEvent:         # 192 bytes; one order as it is after a change
+    uint64_t seq
+    int64_t venue_ns            # the message's timestamp
+    int64_t recv_ns
+    int64_t created_ns          # 0 if the venue sends none
+    int64_t updated_ns
+    uint16_t instrument         # NO_INSTRUMENT if the directory does not have it
+    uint16_t flags              # PrivateFlags, session epoch in bits 8-15
+    uint8_t side                # OrderSide
+    uint8_t type                # OrderType
+    uint8_t status              # OrderStatus
+    uint8_t tif                 # TimeInForce
+    char order_id[32]
+    char client_id[32]
+    char symbol[32]
+    double quantity
+    double filled
+    double remaining
+    double price
+    double stop_price
+    uint64_t pad
+
+
+cdef struct Fill:               # 192 bytes
+    uint64_t seq
+    int64_t venue_ns            # the venue's trade_time
+    int64_t recv_ns
+    uint16_t instrument
+    uint16_t flags
+    uint8_t side                # of our order
+    uint8_t pad[3]
+    char trade_id[32]           # together with order_id the key of a fill
+    char order_id[32]
+    char client_id[32]          # empty where the order is not known to be ours
+    char symbol[32]
+    double price
+    double quantity
+    double fee
+    char fee_currency[8]
+
+
+cdef struct Account:            # 128 bytes; one row of an account update
+    uint64_t seq
+    int64_t venue_ns
+    int64_t recv_ns
+    uint16_t instrument         # of a position
+    uint16_t flags
+    uint8_t kind                # AccountKind
+    uint8_t pad
+    uint16_t rows_left          # of the same update, after this one
+    char name[32]               # a balance's currency, a position's symbol
+    double available            # these three of a balance
+    double reserved
+    double total
+    double quantity             # these four of a position; short is negative
+    double average_price
+    double unrealized_pnl
+    double realized_pnl
+    uint64_t pad_account
+
+
+cdef struct Notice:             # 1024 bytes
+    uint64_t seq
+    int64_t venue_ns
+    int64_t recv_ns
+    int64_t triggered_ns        # an alert's triggered_at, otherwise 0
+    uint16_t instrument         # of an alert
+    uint16_t flags
+    uint8_t kind                # NoticeKind
+    uint8_t pad[3]
+    double threshold            # these two of an alert
+    double current_value
+    char id[32]
+    char level[16]              # as the venue says it: it may have others than it lists
+    char symbol[32]
+    char condition[32]
+    char title[128]             # an alert's name
+    char link[216]
+    char message[512]           # UTF-8, never cut within a character
 
 
 cdef struct Candle:             # 64 bytes

@@ -7,6 +7,10 @@ QUOTE: np.dtype[Any]
 TRADE: np.dtype[Any]
 TICKER: np.dtype[Any]
 CANDLE: np.dtype[Any]
+ORDER_EVENT: np.dtype[Any]
+FILL: np.dtype[Any]
+ACCOUNT: np.dtype[Any]
+NOTICE: np.dtype[Any]
 INTERVAL_NAMES: tuple[str, ...]
 
 class Flags(IntFlag):
@@ -23,6 +27,51 @@ class TradeFlags(IntFlag):
     BUY = 0x01
     SELL = 0x02
     ID_CUT = 0x04
+
+class PrivateFlags(IntFlag):
+    ORDER_ID_CUT = 0x01
+    CLIENT_ID_CUT = 0x02
+    OWN_ID_CUT = 0x04
+    TEXT_CUT = 0x08
+    REPLAYED = 0x10
+    UNTRIGGERED = 0x20
+
+class OrderSide(IntEnum):
+    SIDE_UNKNOWN = 0
+    SIDE_BUY = 1
+    SIDE_SELL = 2
+
+class OrderType(IntEnum):
+    TYPE_UNKNOWN = 0
+    MARKET = 1
+    LIMIT = 2
+    STOP = 3
+    STOP_LIMIT = 4
+
+class TimeInForce(IntEnum):
+    TIF_UNKNOWN = 0
+    GTC = 1
+    IOC = 2
+    FOK = 3
+    DAY = 4
+
+class OrderStatus(IntEnum):
+    STATUS_UNKNOWN = 0
+    ACCEPTED = 1
+    PARTIALLY_FILLED = 2
+    FILLED = 3
+    CANCELED = 4
+    EXPIRED = 5
+    REJECTED = 6
+
+class AccountKind(IntEnum):
+    BALANCE = 1
+    POSITION = 2
+
+class NoticeKind(IntEnum):
+    SYSTEM = 1
+    USER = 2
+    ALERT = 3
 
 class Interval(IntEnum):
     M1 = 0

@@ -14,7 +14,17 @@ from feedhandler import consumer, shm
 from feedhandler.board import Board
 from feedhandler.counters import Counters
 from feedhandler.errors import RingAbsent, RingInvalid, UnknownSymbol
-from feedhandler.records import CANDLE, QUOTE, TICKER, TRADE, Flags
+from feedhandler.records import (
+    ACCOUNT,
+    CANDLE,
+    FILL,
+    NOTICE,
+    ORDER_EVENT,
+    QUOTE,
+    TICKER,
+    TRADE,
+    Flags,
+)
 from feedhandler.ring import Ring
 from feedhandler.shm import Status
 
@@ -132,6 +142,35 @@ def test_streams_bring_records_of_both_kinds(feed, market):
     assert trades.poll()["trade_id"].tolist() == [b"t-1"]
     assert quotes.status is Status.LIVE
     assert market.quotes(start="oldest").poll()["seq"].tolist() == [1]
+
+
+PRIVATE = {
+    "orders": ORDER_EVENT, "fills": FILL, "account": ACCOUNT, "notices": NOTICE,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stream", PRIVATE)
+def test_private_streams_are_there_where_the_feed_has_them(
+    feed, market, stream, tmp_path
+):
+    dtype = PRIVATE[stream]
+    with pytest.raises(RingAbsent, match=f"no segment fh-md.{stream} in"):
+        getattr(market, stream)()
+    ring = feed.make(tmp_path, stream, Ring.size_for(dtype, 64), Ring, dtype, 64)
+    records = getattr(market, stream)()
+    record = np.zeros(1, dtype)
+    record["recv_ns"] = 7
+    ring.publish_record(record)
+
+    assert wait_for(records)["recv_ns"].tolist() == [7]
+    assert getattr(market, stream)(start="oldest").poll()["seq"].tolist() == [1]
+
+
+def test_a_private_stream_of_another_layout_is_refused(feed, market, tmp_path):
+    feed.make(tmp_path, "orders", Ring.size_for(FILL, 64), Ring, FILL, 64)
+
+    with pytest.raises(RingInvalid, match="records are"):
+        market.orders()
 
 
 def test_status_tells_who_writes_and_how_it_is(feed, market):
