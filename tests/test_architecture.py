@@ -18,7 +18,7 @@ FLOORS = [
     {"session"},
     {"listener", "venue"},
     {"connection", "config"},
-    {"handler", "consumer"},
+    {"handler", "consumer", "consumer_async"},
     {"cli", "demo", "live_table", "__main__"},
 ]  # fmt: skip
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
@@ -27,7 +27,7 @@ FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 TOGETHER = (FLOORS[0], FLOORS[-1])
 
 THIRD_PARTY = {
-    "numpy": {"records", "ring", "board", "consumer", "cli"},
+    "numpy": {"records", "ring", "board", "consumer", "consumer_async", "cli"},
     "msgspec": {"protocol", "settings", "codec", "config", "shm", "venue"},
     "picows": {"listener", "connection", "venue.server"},
     "uvloop": {"cli"},

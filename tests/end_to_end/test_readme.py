@@ -30,7 +30,7 @@ def port_is_free() -> bool:
 
 @pytest.mark.skipif(not port_is_free(), reason=f"port {PORT} of the README is in use")
 def test_the_code_of_the_readme_runs_as_printed():
-    embed, consume = blocks()
+    embed, consume, iterate = blocks()
     with venue(port=PORT):
         feed = subprocess.Popen(
             [sys.executable, "-u", "-c", embed], stdout=subprocess.PIPE, text=True
@@ -39,6 +39,9 @@ def test_the_code_of_the_readme_runs_as_printed():
         for line in feed.stdout:
             if line.startswith("True"):
                 break
+        iterating = subprocess.Popen(
+            [sys.executable, "-c", iterate], stdout=subprocess.PIPE, text=True
+        )
         reader = subprocess.run(
             [sys.executable, "-c", consume],
             capture_output=True,
@@ -49,12 +52,15 @@ def test_the_code_of_the_readme_runs_as_printed():
         rest = feed.stdout.read()
         feed.stdout.close()
 
+        batches, _ = iterating.communicate(timeout=30)
         assert feed.wait(30) == 0
         assert rest.count("True") >= 3
         assert reader.returncode == 0, reader.stderr
         lines = reader.stdout.splitlines()
         assert any(re.match(r"AAPL [\d.]+ True$", line) for line in lines)
         assert lines[-1] == "CLOSED lost 0"
+        assert iterating.returncode == 0
+        assert re.match(r"\d+ [\d.]+\n", batches)
 
 
 def test_the_commands_of_the_readme_exist():
@@ -71,7 +77,8 @@ def test_the_commands_of_the_readme_exist():
 
 
 def test_the_blocks_keep_to_their_length():
-    embed, consume = blocks()
+    embed, consume, iterate = blocks()
 
     assert len([x for x in embed.splitlines() if x.strip()]) <= 20
     assert len([x for x in consume.splitlines() if x.strip()]) <= 10
+    assert len([x for x in iterate.splitlines() if x.strip()]) <= 10
