@@ -16,7 +16,7 @@ from feedhandler.protocol.codes import is_wire_code
 
 
 cdef enum:
-    SAMPLE = 64                 # one message in so many has its latency recorded
+    SAMPLE = 64                 # one message in so many has its latencies recorded
     ABNORMAL = 1006             # no close frame came
 
 
@@ -46,6 +46,7 @@ cdef class Listener(WSListener):
     cpdef on_ws_frame(self, WSTransport transport, WSFrame frame):
         cdef int actions = 0
         cdef uint64_t records = self.session.records
+        cdef bint sampled
         if not self.reading:
             # One stamp for all that one read brought: the clock costs more than the ring.
             self.recv_ns = monotonic_ns()
@@ -56,10 +57,16 @@ cdef class Listener(WSListener):
             and not (frame.rsv1 | frame.rsv2 | frame.rsv3 | self.closing | self.in_message)
             and frame.payload_size <= self.max_message_bytes
         ):
-            actions = self.session.feed(frame.payload_ptr, frame.payload_size, self.recv_ns)
             self.frames += 1
-            if self.frames % SAMPLE == 0 and self.session.records != records:
-                self.session.counters.record(FRAME_TO_RING, monotonic_ns() - self.recv_ns)
+            sampled = self.frames % SAMPLE == 0
+            if sampled:
+                self.session.clock = monotonic_ns
+            actions = self.session.feed(frame.payload_ptr, frame.payload_size, self.recv_ns)
+            if sampled:
+                self.session.clock = NULL
+                if self.session.records != records:
+                    self.session.counters.record(
+                        FRAME_TO_RING, monotonic_ns() - self.recv_ns)
         else:
             actions = self.special_or_fault(frame)
         if actions & Action.RESYNC:

@@ -53,8 +53,12 @@ cdef enum Count:                # indices of the counters; COUNTERS has their na
     AUDITS
     DIFFERENCES
 
-cdef enum:
-    FRAME_TO_RING = 0           # index of the histogram; HISTOGRAMS has its name
+cdef enum:                      # indices of the histograms; HISTOGRAMS has their names
+    FRAME_TO_RING = 0           # from the read of the socket to the sink's return
+    DECODE = 1                  # from feed() to the values of the message
+    APPLY = 2                   # from there to the book, before the sink is called
+
+ctypedef int64_t (*Clock)() noexcept nogil      # monotonic nanoseconds
 
 
 cdef enum Kind:
@@ -139,6 +143,8 @@ cdef class Session(Inbox):
     cdef list to_unsubscribe
     cdef int64_t next_id
     cdef LevelsView view
+    cdef Clock clock                        # lent for a message that is sampled; or NULL
+    cdef int64_t stage_ns                   # when the stage began that it is in
 
     cdef int feed(self, const char *payload, Py_ssize_t size, int64_t now_ns) except -1
     cdef int apply_snapshot(self, TrackedBook book, int64_t sequence, int64_t timestamp_ms,

@@ -18,6 +18,7 @@ from feedhandler.errors import (
     RingError,
     UnknownSymbol,
 )
+from feedhandler.session import HISTOGRAMS
 from feedhandler.venue.config import VenueConfig
 from feedhandler.venue.faults import FaultPlan
 from feedhandler.venue.server import Venue
@@ -108,6 +109,26 @@ def test_readers_may_block_where_the_feed_wakes_them(wake: bool):
                     ):
                         quotes.wait(SECONDS, "block")
                     assert quotes.look().wake_seq == 0
+
+    run(work)
+
+
+def test_one_message_in_64_has_its_stages_timed():
+    async def work(venue: Venue) -> None:
+        settings = config(venue, "stages")
+        async with FeedHandler(settings) as feed:
+            await feed.live(SECONDS)
+            with attach(settings.shm.name) as market:
+                await eventually(lambda: market.histogram("apply_ns").count, "a sample")
+                messages = feed.counters()["messages"]
+                whole, decode, apply = (
+                    market.histogram(name) for name in HISTOGRAMS
+                )  # fmt: skip
+                assert 1 <= apply.count <= decode.count <= messages // 64
+                assert apply.count <= whole.count
+                assert 0 < decode.max < 1_000_000_000
+                if whole.count == 1 == decode.count:
+                    assert decode.max + apply.max <= whole.max
 
     run(work)
 
