@@ -268,6 +268,87 @@ struct fh_candle {
     double volume;
 };
 
+struct fh_order_event {         /* 192 bytes; one order as it is after a change */
+    uint64_t seq;
+    int64_t venue_ns;           /* the message's timestamp */
+    int64_t recv_ns;
+    int64_t created_ns;         /* 0 if the venue sends none */
+    int64_t updated_ns;
+    uint16_t instrument;        /* NO_INSTRUMENT if the directory does not have it */
+    uint16_t flags;             /* PrivateFlags, session epoch in bits 8-15 */
+    uint8_t side;               /* OrderSide */
+    uint8_t type;               /* OrderType */
+    uint8_t status;             /* OrderStatus */
+    uint8_t tif;                /* TimeInForce */
+    char order_id[32];
+    char client_id[32];
+    char symbol[32];
+    double quantity;
+    double filled;
+    double remaining;
+    double price;
+    double stop_price;
+    uint64_t pad;
+};
+
+struct fh_fill {                /* 192 bytes */
+    uint64_t seq;
+    int64_t venue_ns;           /* the venue's trade_time */
+    int64_t recv_ns;
+    uint16_t instrument;
+    uint16_t flags;
+    uint8_t side;               /* of our order */
+    uint8_t pad[3];
+    char trade_id[32];          /* together with order_id the key of a fill */
+    char order_id[32];
+    char client_id[32];         /* empty where the order is not known to be ours */
+    char symbol[32];
+    double price;
+    double quantity;
+    double fee;
+    char fee_currency[8];
+};
+
+struct fh_account {             /* 128 bytes; one row of an account update */
+    uint64_t seq;
+    int64_t venue_ns;
+    int64_t recv_ns;
+    uint16_t instrument;        /* of a position */
+    uint16_t flags;
+    uint8_t kind;               /* AccountKind */
+    uint8_t pad;
+    uint16_t rows_left;         /* of the same update, after this one */
+    char name[32];              /* a balance's currency, a position's symbol */
+    double available;           /* these three of a balance */
+    double reserved;
+    double total;
+    double quantity;            /* these four of a position; short is negative */
+    double average_price;
+    double unrealized_pnl;
+    double realized_pnl;
+    uint64_t pad_account;
+};
+
+struct fh_notice {              /* 1024 bytes */
+    uint64_t seq;
+    int64_t venue_ns;
+    int64_t recv_ns;
+    int64_t triggered_ns;       /* an alert's triggered_at, otherwise 0 */
+    uint16_t instrument;        /* of an alert */
+    uint16_t flags;
+    uint8_t kind;               /* NoticeKind */
+    uint8_t pad[3];
+    double threshold;           /* these two of an alert */
+    double current_value;
+    char id[32];
+    char level[16];             /* as the venue says it: it may have others than it lists */
+    char symbol[32];
+    char condition[32];
+    char title[128];            /* an alert's name */
+    char link[216];
+    char message[512];          /* UTF-8, never cut within a character */
+};
+
 struct fh_level {
     double price;               /* NaN below the last level */
     double size;
@@ -389,6 +470,78 @@ FH_FIELD(fh_candle, low, 40);
 FH_FIELD(fh_candle, close, 48);
 FH_FIELD(fh_candle, volume, 56);
 FH_SIZE(fh_candle, 64);
+
+FH_FIELD(fh_order_event, seq, 0);
+FH_FIELD(fh_order_event, venue_ns, 8);
+FH_FIELD(fh_order_event, recv_ns, 16);
+FH_FIELD(fh_order_event, created_ns, 24);
+FH_FIELD(fh_order_event, updated_ns, 32);
+FH_FIELD(fh_order_event, instrument, 40);
+FH_FIELD(fh_order_event, flags, 42);
+FH_FIELD(fh_order_event, side, 44);
+FH_FIELD(fh_order_event, type, 45);
+FH_FIELD(fh_order_event, status, 46);
+FH_FIELD(fh_order_event, tif, 47);
+FH_FIELD(fh_order_event, order_id, 48);
+FH_FIELD(fh_order_event, client_id, 80);
+FH_FIELD(fh_order_event, symbol, 112);
+FH_FIELD(fh_order_event, quantity, 144);
+FH_FIELD(fh_order_event, filled, 152);
+FH_FIELD(fh_order_event, remaining, 160);
+FH_FIELD(fh_order_event, price, 168);
+FH_FIELD(fh_order_event, stop_price, 176);
+FH_SIZE(fh_order_event, 192);
+
+FH_FIELD(fh_fill, seq, 0);
+FH_FIELD(fh_fill, venue_ns, 8);
+FH_FIELD(fh_fill, recv_ns, 16);
+FH_FIELD(fh_fill, instrument, 24);
+FH_FIELD(fh_fill, flags, 26);
+FH_FIELD(fh_fill, side, 28);
+FH_FIELD(fh_fill, trade_id, 32);
+FH_FIELD(fh_fill, order_id, 64);
+FH_FIELD(fh_fill, client_id, 96);
+FH_FIELD(fh_fill, symbol, 128);
+FH_FIELD(fh_fill, price, 160);
+FH_FIELD(fh_fill, quantity, 168);
+FH_FIELD(fh_fill, fee, 176);
+FH_FIELD(fh_fill, fee_currency, 184);
+FH_SIZE(fh_fill, 192);
+
+FH_FIELD(fh_account, seq, 0);
+FH_FIELD(fh_account, venue_ns, 8);
+FH_FIELD(fh_account, recv_ns, 16);
+FH_FIELD(fh_account, instrument, 24);
+FH_FIELD(fh_account, flags, 26);
+FH_FIELD(fh_account, kind, 28);
+FH_FIELD(fh_account, rows_left, 30);
+FH_FIELD(fh_account, name, 32);
+FH_FIELD(fh_account, available, 64);
+FH_FIELD(fh_account, reserved, 72);
+FH_FIELD(fh_account, total, 80);
+FH_FIELD(fh_account, quantity, 88);
+FH_FIELD(fh_account, average_price, 96);
+FH_FIELD(fh_account, unrealized_pnl, 104);
+FH_FIELD(fh_account, realized_pnl, 112);
+FH_SIZE(fh_account, 128);
+
+FH_FIELD(fh_notice, seq, 0);
+FH_FIELD(fh_notice, venue_ns, 8);
+FH_FIELD(fh_notice, recv_ns, 16);
+FH_FIELD(fh_notice, triggered_ns, 24);
+FH_FIELD(fh_notice, instrument, 32);
+FH_FIELD(fh_notice, flags, 34);
+FH_FIELD(fh_notice, kind, 36);
+FH_FIELD(fh_notice, threshold, 40);
+FH_FIELD(fh_notice, current_value, 48);
+FH_FIELD(fh_notice, id, 56);
+FH_FIELD(fh_notice, level, 88);
+FH_FIELD(fh_notice, symbol, 104);
+FH_FIELD(fh_notice, condition, 136);
+FH_FIELD(fh_notice, title, 168);
+FH_FIELD(fh_notice, link, 296);
+FH_FIELD(fh_notice, message, 512);
+FH_SIZE(fh_notice, 1024);
 
 FH_FIELD(fh_level, price, 0);
 FH_FIELD(fh_level, size, 8);
