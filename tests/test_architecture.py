@@ -10,7 +10,15 @@ PACKAGE = ROOT / "feedhandler"
 
 FLOORS = [
     {
-        "errors", "abi", "atomic", "clock", "futex", "segment", "records", "settings", "embed",
+        "errors",
+        "abi",
+        "atomic",
+        "clock",
+        "futex",
+        "segment",
+        "records",
+        "settings",
+        "embed",
         "protocol",
     },
     {"book", "sync", "sink", "ring", "board", "counters", "shm", "throttle", "backoff"},
