@@ -2,10 +2,12 @@
 """Timing loops without an interpreter in them; built on first use by harness.py."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memset
 
 from feedhandler.book cimport Level, OrderBook
 from feedhandler.clock cimport monotonic_ns
+from feedhandler.ring cimport EMPTY, Reader, Ring
 from feedhandler.session cimport Session
 
 
@@ -36,4 +38,44 @@ def time_book(OrderBook book not None, list updates) -> int:
             <const Level *> PyBytes_AS_STRING(bids), PyBytes_GET_SIZE(bids) // sizeof(Level),
             <const Level *> PyBytes_AS_STRING(asks), PyBytes_GET_SIZE(asks) // sizeof(Level),
         )
+    return monotonic_ns() - start
+
+
+def time_publish(Ring ring not None, Py_ssize_t count) -> int:
+    """Return the ns to publish *count* records of one slot's size."""
+    cdef uint64_t record[16]
+    cdef Py_ssize_t number
+    cdef int64_t start
+    if ring.slot_size > sizeof(record):
+        raise ValueError(f"slots are {ring.slot_size} bytes, not {sizeof(record)} or less")
+    memset(record, 0, sizeof(record))
+    start = monotonic_ns()
+    with nogil:
+        for number in range(count):
+            record[1] = <uint64_t> number
+            ring.publish(record)
+    return monotonic_ns() - start
+
+
+def time_next(Reader reader not None, Py_ssize_t count) -> int:
+    """Return the ns to take up to *count* records that are there already."""
+    cdef uint64_t record[16]
+    cdef Py_ssize_t number
+    cdef int64_t start = monotonic_ns()
+    if reader.slot_size > sizeof(record):
+        raise ValueError(f"slots are {reader.slot_size} bytes, not {sizeof(record)} or less")
+    with nogil:
+        for number in range(count):
+            if reader.next(record) == EMPTY:
+                break
+    return monotonic_ns() - start
+
+
+def time_poll(Reader reader not None, Py_ssize_t count) -> int:
+    """Return the ns of *count* calls of poll() from here: no interpreter's loop."""
+    poll = reader.poll
+    cdef Py_ssize_t number
+    cdef int64_t start = monotonic_ns()
+    for number in range(count):
+        poll()
     return monotonic_ns() - start
