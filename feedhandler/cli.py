@@ -16,7 +16,13 @@ import sys
 from collections.abc import Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from feedhandler.errors import ConfigError, ConnectionFailed, FeedError, RingError
+from feedhandler.errors import (
+    ConfigError,
+    ConnectionFailed,
+    FeedError,
+    RingAbsent,
+    RingError,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,7 +118,27 @@ def _parser() -> argparse.ArgumentParser:
     tail.add_argument("--start", choices=("new", "oldest"), default="new")
     tail.add_argument("--count", type=int, help="end after so many records")
     tail.set_defaults(command=_tail)
+
+    segments = commands.add_parser("shm", help="list, inspect and remove segments")
+    _add_shm_commands(segments.add_subparsers(required=True, metavar="COMMAND"))
     return parser
+
+
+def _add_shm_commands(commands: Any) -> None:
+    ls = commands.add_parser("ls", help="every segment: state, lock, rate, age")
+    stat = commands.add_parser("stat", help="all that a feed's segments say")
+    rm = commands.add_parser("rm", help="remove what a dead writer left")
+    for command, run in ((ls, _shm_ls), (stat, _shm_stat), (rm, _shm_rm)):
+        command.add_argument("--directory", default="/dev/shm", metavar="FOLDER")
+        command.set_defaults(command=run)
+    for command in (ls, stat):
+        command.add_argument("--json", action="store_true", help="JSON, for programs")
+        command.add_argument(
+            "--seconds", type=_positive, default=0.5, help="to measure rates over"
+        )
+    for command in (stat, rm):
+        command.add_argument("name", help="name of the feed")
+    rm.add_argument("--stream", help="this one alone")
 
 
 def _positive(text: str) -> float:
@@ -305,6 +331,46 @@ def _text(record: "np.void", symbols: list[str]) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.10g}"
+
+
+# ── shm ───────────────────────────────────────────────────────────────────────────────
+
+
+def _shm_ls(options: argparse.Namespace) -> int:
+    from feedhandler import shm_table
+
+    watched = shm_table.watch(options.seconds, options.directory)
+    shm_table.show_list(watched, options.json)
+    return DONE
+
+
+def _shm_stat(options: argparse.Namespace) -> int:
+    from feedhandler import shm_table
+
+    watched = shm_table.watch(options.seconds, options.directory)
+    shm_table.show_feed(options.name, watched, options.json)
+    return DONE
+
+
+def _shm_rm(options: argparse.Namespace) -> int:
+    from feedhandler import shm
+
+    found = [
+        listing
+        for listing in shm.list_segments(options.directory)
+        if listing.name == options.name
+        and (options.stream is None or listing.stream == options.stream)
+    ]
+    if not found:
+        raise RingAbsent(f"no segment of a feed {options.name!r}")
+    code = DONE
+    for listing in found:
+        try:
+            shm.remove(listing.name, listing.stream, directory=options.directory)
+            print(f"removed {listing.path.name}")
+        except RingError as error:
+            code = _complain(error, MEMORY)
+    return code
 
 
 # ── demo ──────────────────────────────────────────────────────────────────────────────

@@ -27,7 +27,7 @@ FLOORS = [
     {"listener", "venue"},
     {"connection", "config"},
     {"handler", "consumer", "consumer_async"},
-    {"cli", "demo", "live_table", "__main__"},
+    {"cli", "demo", "live_table", "shm_table", "__main__"},
 ]  # fmt: skip
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
@@ -39,7 +39,7 @@ THIRD_PARTY = {
     "msgspec": {"protocol", "settings", "codec", "config", "shm", "venue"},
     "picows": {"listener", "connection", "venue.server"},
     "uvloop": {"cli"},
-    "rich": {"live_table", "cli"},
+    "rich": {"live_table", "shm_table"},
     "typing_extensions": {"segment", "ring", "board", "counters"},
 }
 DOORS = {"cli", "demo", "__main__"}
@@ -150,7 +150,7 @@ def test_no_module_but_the_shells_reads_a_clock():
     clocks = re.compile(r"time\.(time|monotonic)|monotonic_ns\(\)|realtime_ns\(\)")
     shells = {
         "clock", "shm", "ring", "listener", "connection", "handler", "consumer", "demo",
-        "live_table", "venue.server", "venue.connection",
+        "live_table", "shm_table", "venue.server", "venue.connection",
     }  # fmt: skip
     reading = {
         module_of(path)
