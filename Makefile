@@ -34,7 +34,7 @@ test: build
 	$(BIN)/python -m pytest
 
 stress: build
-	$(BIN)/python -m pytest -m stress
+	$(BIN)/python -m pytest -m stress -rP
 
 bench: build
 	$(BIN)/python -m pytest benchmarks -q

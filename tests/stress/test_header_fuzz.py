@@ -111,12 +111,9 @@ def fuzz(directory, seed: int, count: int) -> tuple[int, int]:
 
 
 @pytest.mark.req("F-84", "SEC-19")
-@pytest.mark.parametrize(
-    "count", [2000, pytest.param(10_000, marks=pytest.mark.stress)]
-)
-def test_a_header_that_is_almost_right_is_used_or_refused(tmp_path, count):
-    accepted, refused = fuzz(tmp_path, 11, count)
+def test_ten_thousand_headers_that_are_almost_right_are_used_or_refused(tmp_path):
+    accepted, refused = fuzz(tmp_path, 11, 10_000)
 
-    assert accepted + refused == count
-    assert accepted > count // 10
-    assert refused > count // 4
+    assert accepted + refused == 10_000
+    assert accepted > 1000
+    assert refused > 2500

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,9 @@ from feedhandler.records import QUOTE
 from feedhandler.ring import Reader
 from feedhandler.shm import Status
 
+ROOT = Path(__file__).parents[2]
 PERIOD = 1024
+KILLS = 300
 SEEN_NS = 300_000_000
 
 # Has imported everything already: a new writer costs a fork.
@@ -165,15 +168,14 @@ def drain(stream: Stream) -> int:
 
 
 @pytest.mark.req("F-76", "F-78")
-@pytest.mark.parametrize("kills", [60, pytest.param(300, marks=pytest.mark.stress)])
-def test_killed_writers_leave_no_bad_record(tmp_path, nursery, kills):
+def test_three_hundred_killed_writers_leave_no_bad_record(tmp_path, nursery):
     random = np.random.default_rng(5)
     source = Source("md", tmp_path, None)
     _, epoch = nursery.start()
     stream = Stream(source, "quotes", QUOTE, 0, "half")
     stream.watched = False
     noticed, received, uncounted = [], 0, 0
-    for life in range(1, kills + 1):
+    for life in range(1, KILLS + 1):
         assert stream.epoch == epoch
         end = time.monotonic() + random.random() * 0.004
         while time.monotonic() < end:
@@ -193,9 +195,7 @@ def test_killed_writers_leave_no_bad_record(tmp_path, nursery, kills):
         assert stream.resets == life
     stream.close()
     p99 = statistics.quantiles(noticed, n=100)[98]
-    print(
-        f"\n300 kills, {received} records received, {uncounted} complete but uncounted"
-    )
+    print(f"\n{KILLS} kills, {received} received, {uncounted} complete but uncounted")
     print(f"DEAD seen after p50 {statistics.median(noticed) / 1e6:.2f} ms", end=", ")
     print(f"p99 {p99 / 1e6:.2f} ms, max {max(noticed) / 1e6:.2f} ms")
 
@@ -220,19 +220,89 @@ def test_a_stream_reads_on_after_its_writer_was_stopped(tmp_path, nursery):
         assert stream.received + stream.lost == stream.position - stream.start
 
 
-@pytest.mark.req("F-76")
-def test_a_stopped_reader_knows_what_it_lost(tmp_path, nursery):
-    """The reader is stopped, in effect, by not reading for far more than two laps."""
-    nursery.start()
-    with Stream(Source("md", tmp_path, None), "quotes", QUOTE, "new", "half") as stream:
-        for _ in range(20):
-            target = stream.position + 1000
-            with stream._source.open("quotes") as segment:
-                until(lambda at=target, live=segment.live: live().head > at)
-            before = stream.lost
-            check_records(stream.poll())
-            assert stream.lost > before
+READER = """
+    import select, sys
+    import numpy as np
+    from feedhandler.consumer import Source, Stream
+    from feedhandler.records import QUOTE
+    from tests.stress.test_writer_deaths import check_records
+
+    source = Source("md", sys.argv[1], None)
+    with Stream(source, "quotes", QUOTE, "new", sys.argv[2]) as stream:
+        print("reading", flush=True)
+        while True:
+            if select.select([sys.stdin], [], [], 0)[0]:
+                sys.stdin.readline()
+                print(stream.received, stream.lost, stream.position, stream.start,
+                      flush=True)
+            records = stream.poll()
+            check_records(records)
             assert stream.received + stream.lost == stream.position - stream.start
+"""
+
+
+@pytest.mark.req("F-76", "F-79")
+@pytest.mark.parametrize("on_lap", ["half", "latest"])
+def test_a_reader_that_was_stopped_for_laps_knows_what_it_lost(
+    tmp_path, nursery, on_lap
+):
+    nursery.start()
+    reader = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(READER), str(tmp_path), on_lap],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+    )  # fmt: skip
+
+    def ask() -> list[int]:
+        reader.stdin.write("?\n")
+        reader.stdin.flush()
+        return [int(number) for number in reader.stdout.readline().split()]
+
+    try:
+        assert reader.stdout.readline() == "reading\n"
+        with Source("md", tmp_path, None).open("quotes") as segment:
+            for _ in range(5):
+                _, lost_before, _, _ = ask()
+                os.kill(reader.pid, signal.SIGSTOP)
+                os.waitid(os.P_PID, reader.pid, os.WSTOPPED)
+                stopped_at = segment.live().head
+                until(lambda at=stopped_at: segment.live().head > at + 2 * 64)
+                os.kill(reader.pid, signal.SIGCONT)
+                ask()  # it may answer before it looks at the ring again
+                received, lost, position, start = ask()
+
+                assert lost > lost_before
+                assert received + lost == position - start
+    finally:
+        reader.kill()
+        reader.communicate()
+
+
+@pytest.mark.req("F-79", "F-86")
+def test_readers_that_sleep_at_random_count_every_record(tmp_path, nursery):
+    """Four readers of a writer at full speed, each away for 0 to 200 ms at a time."""
+    random = np.random.default_rng(3)
+    source = Source("md", tmp_path, None)
+    nursery.start()
+    readers = [
+        Stream(source, "quotes", QUOTE, start, on_lap)
+        for start in ("new", "oldest")
+        for on_lap in ("half", "latest")
+    ]
+    last = [reader.position for reader in readers]
+    end = time.monotonic() + 2.0
+    while time.monotonic() < end:
+        time.sleep(float(random.choice([0, 0, 0.001, 0.02, 0.2]) * random.random()))
+        number = int(random.integers(4))
+        reader = readers[number]
+        for records in (reader.poll(), reader.take_one(), reader.poll(7)):
+            if check_records(records):
+                assert records["seq"][0] > last[number]
+                last[number] = int(records["seq"][-1])
+            assert reader.received + reader.lost == reader.position - reader.start
+    for reader in readers:
+        assert reader.received > 0
+        assert reader.lost > 0
+        reader.close()
 
 
 def race(nursery: Nursery, directory, count: int) -> None:
