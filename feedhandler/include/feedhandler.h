@@ -78,14 +78,20 @@ enum {
     FH_LEVELS_MAX = 100,
     FH_INTERVALS = 7,
     FH_BUCKETS = 1152,
-    FH_NAMES_MAX = 4096
+    FH_NAMES_MAX = 4096,
+    FH_NO_INSTRUMENT = 0xFFFF   /* of private records: the directory does not have it */
 };
 
 enum fh_kind {
     FH_ANY = 0,                 /* for fh_ring_bind(): see meta.schema for what it is */
     FH_QUOTES = 1,
     FH_TRADES = 2,
-    FH_GENERIC = 3
+    FH_GENERIC = 3,
+    /* Only for fh_ring_bind(): segments of these are FH_GENERIC, told by their schema. */
+    FH_ORDER_EVENTS = 16,
+    FH_FILLS = 17,
+    FH_ACCOUNTS = 18,
+    FH_NOTICES = 19
 };
 
 enum fh_writer_state {
@@ -108,6 +114,58 @@ enum fh_trade_flag {
     FH_TRADE_BUY = 0x01,        /* the aggressor bought */
     FH_TRADE_SELL = 0x02,       /* the aggressor sold */
     FH_TRADE_ID_CUT = 0x04      /* the venue's id is longer than 16 bytes */
+};
+
+enum fh_private_flag {          /* of order events, fills, account rows and notices */
+    FH_ORDER_ID_CUT = 0x01,     /* a cut id names nothing at the venue */
+    FH_CLIENT_ID_CUT = 0x02,
+    FH_OWN_ID_CUT = 0x04,       /* of the fill or the notice itself */
+    FH_TEXT_CUT = 0x08,         /* some other text */
+    FH_REPLAYED = 0x10,         /* told again after a subscription: not news */
+    FH_UNTRIGGERED = 0x20       /* a stop order that still waits for its price */
+};
+
+enum fh_order_side {
+    FH_SIDE_UNKNOWN = 0,        /* this and other zeros: a word that the API does not list */
+    FH_SIDE_BUY = 1,
+    FH_SIDE_SELL = 2
+};
+
+enum fh_order_type {
+    FH_TYPE_UNKNOWN = 0,
+    FH_MARKET = 1,
+    FH_LIMIT = 2,
+    FH_STOP = 3,
+    FH_STOP_LIMIT = 4
+};
+
+enum fh_time_in_force {
+    FH_TIF_UNKNOWN = 0,
+    FH_GTC = 1,
+    FH_IOC = 2,
+    FH_FOK = 3,
+    FH_DAY = 4
+};
+
+enum fh_order_status {
+    FH_STATUS_UNKNOWN = 0,
+    FH_ACCEPTED = 1,
+    FH_PARTIALLY_FILLED = 2,
+    FH_FILLED = 3,              /* this and higher: nothing more will happen to the order */
+    FH_CANCELED = 4,
+    FH_EXPIRED = 5,
+    FH_REJECTED = 6
+};
+
+enum fh_account_kind {
+    FH_BALANCE = 1,
+    FH_POSITION = 2
+};
+
+enum fh_notice_kind {
+    FH_SYSTEM = 1,
+    FH_USER = 2,
+    FH_ALERT = 3
 };
 
 enum fh_entry_status {
@@ -274,12 +332,12 @@ struct fh_order_event {         /* 192 bytes; one order as it is after a change 
     int64_t recv_ns;
     int64_t created_ns;         /* 0 if the venue sends none */
     int64_t updated_ns;
-    uint16_t instrument;        /* NO_INSTRUMENT if the directory does not have it */
-    uint16_t flags;             /* PrivateFlags, session epoch in bits 8-15 */
-    uint8_t side;               /* OrderSide */
-    uint8_t type;               /* OrderType */
-    uint8_t status;             /* OrderStatus */
-    uint8_t tif;                /* TimeInForce */
+    uint16_t instrument;        /* FH_NO_INSTRUMENT: not in the directory */
+    uint16_t flags;             /* fh_private_flag, session epoch in bits 8-15 */
+    uint8_t side;               /* fh_order_side */
+    uint8_t type;               /* fh_order_type */
+    uint8_t status;             /* fh_order_status */
+    uint8_t tif;                /* fh_time_in_force */
     char order_id[32];
     char client_id[32];
     char symbol[32];
@@ -315,7 +373,7 @@ struct fh_account {             /* 128 bytes; one row of an account update */
     int64_t recv_ns;
     uint16_t instrument;        /* of a position */
     uint16_t flags;
-    uint8_t kind;               /* AccountKind */
+    uint8_t kind;               /* fh_account_kind */
     uint8_t pad;
     uint16_t rows_left;         /* of the same update, after this one */
     char name[32];              /* a balance's currency, a position's symbol */
@@ -336,7 +394,7 @@ struct fh_notice {              /* 1024 bytes */
     int64_t triggered_ns;       /* an alert's triggered_at, otherwise 0 */
     uint16_t instrument;        /* of an alert */
     uint16_t flags;
-    uint8_t kind;               /* NoticeKind */
+    uint8_t kind;               /* fh_notice_kind */
     uint8_t pad[3];
     double threshold;           /* these two of an alert */
     double current_value;
@@ -582,6 +640,45 @@ FH_SIZE(fh_histogram, 9280);
     "[\"instrument\",\"<u2\",24],[\"flags\",\"<u2\",26],[\"trade_id\",\"|S16\",28]," \
     "[\"price\",\"<f8\",48],[\"size\",\"<f8\",56]]"
 #define FH_TRADE_SCHEMA_HASH 0x8BC12F170ED248E6ULL
+
+#define FH_ORDER_EVENT_SCHEMA \
+    "[[\"seq\",\"<u8\",0],[\"venue_ns\",\"<i8\",8],[\"recv_ns\",\"<i8\",16]," \
+    "[\"created_ns\",\"<i8\",24],[\"updated_ns\",\"<i8\",32]," \
+    "[\"instrument\",\"<u2\",40],[\"flags\",\"<u2\",42],[\"side\",\"|u1\",44]," \
+    "[\"type\",\"|u1\",45],[\"status\",\"|u1\",46],[\"tif\",\"|u1\",47]," \
+    "[\"order_id\",\"|S32\",48],[\"client_id\",\"|S32\",80]," \
+    "[\"symbol\",\"|S32\",112],[\"quantity\",\"<f8\",144],[\"filled\",\"<f8\",152]," \
+    "[\"remaining\",\"<f8\",160],[\"price\",\"<f8\",168]," \
+    "[\"stop_price\",\"<f8\",176]]"
+#define FH_ORDER_EVENT_SCHEMA_HASH 0x9D03BF9391D2143EULL
+
+#define FH_FILL_SCHEMA \
+    "[[\"seq\",\"<u8\",0],[\"venue_ns\",\"<i8\",8],[\"recv_ns\",\"<i8\",16]," \
+    "[\"instrument\",\"<u2\",24],[\"flags\",\"<u2\",26],[\"side\",\"|u1\",28]," \
+    "[\"trade_id\",\"|S32\",32],[\"order_id\",\"|S32\",64]," \
+    "[\"client_id\",\"|S32\",96],[\"symbol\",\"|S32\",128],[\"price\",\"<f8\",160]," \
+    "[\"quantity\",\"<f8\",168],[\"fee\",\"<f8\",176]," \
+    "[\"fee_currency\",\"|S8\",184]]"
+#define FH_FILL_SCHEMA_HASH 0x3364C8D3C8E6D636ULL
+
+#define FH_ACCOUNT_SCHEMA \
+    "[[\"seq\",\"<u8\",0],[\"venue_ns\",\"<i8\",8],[\"recv_ns\",\"<i8\",16]," \
+    "[\"instrument\",\"<u2\",24],[\"flags\",\"<u2\",26],[\"kind\",\"|u1\",28]," \
+    "[\"rows_left\",\"<u2\",30],[\"name\",\"|S32\",32],[\"available\",\"<f8\",64]," \
+    "[\"reserved\",\"<f8\",72],[\"total\",\"<f8\",80],[\"quantity\",\"<f8\",88]," \
+    "[\"average_price\",\"<f8\",96],[\"unrealized_pnl\",\"<f8\",104]," \
+    "[\"realized_pnl\",\"<f8\",112]]"
+#define FH_ACCOUNT_SCHEMA_HASH 0xB7344CD09A826A42ULL
+
+#define FH_NOTICE_SCHEMA \
+    "[[\"seq\",\"<u8\",0],[\"venue_ns\",\"<i8\",8],[\"recv_ns\",\"<i8\",16]," \
+    "[\"triggered_ns\",\"<i8\",24],[\"instrument\",\"<u2\",32]," \
+    "[\"flags\",\"<u2\",34],[\"kind\",\"|u1\",36],[\"threshold\",\"<f8\",40]," \
+    "[\"current_value\",\"<f8\",48],[\"id\",\"|S32\",56],[\"level\",\"|S16\",88]," \
+    "[\"symbol\",\"|S32\",104],[\"condition\",\"|S32\",136]," \
+    "[\"title\",\"|S128\",168],[\"link\",\"|S216\",296]," \
+    "[\"message\",\"|S512\",512]]"
+#define FH_NOTICE_SCHEMA_HASH 0x880A7B4DABF8EA20ULL
 
 /* A board's, with its levels, entry_size and the offset of the asks. */
 #define FH_BOARD_SCHEMA \
@@ -939,28 +1036,59 @@ struct fh_ring {
     int on_lap;                         /* fh_on_lap */
 };
 
-/* Read *segment* as a ring of *kind*: FH_QUOTES (struct fh_quote), FH_TRADES (struct
-   fh_trade), or FH_ANY for records of segment->meta.slot_size bytes. */
+/* Check that *segment* has records of *kind*, which are *size* bytes, and no others. */
+static inline int fh_records_are(const struct fh_segment *segment, uint32_t kind,
+                                 const char *schema, uint64_t hash, size_t size)
+{
+    const struct fh_meta_page *meta = &segment->meta;
+    if (meta->stream_kind != kind)
+        return FH_E_KIND;
+    if (!fh_schema_is(segment, schema) || meta->schema_hash != hash)
+        return FH_E_SCHEMA;
+    if (meta->slot_size != size)
+        return FH_E_SLOT_SIZE;
+    return meta->record_size == size ? FH_OK : FH_E_RECORD_SIZE;
+}
+
+static inline int fh_check_kind(const struct fh_segment *segment, int kind)
+{
+    const struct fh_meta_page *meta = &segment->meta;
+    switch (kind) {
+    case FH_QUOTES:
+        return fh_records_are(segment, FH_QUOTES, FH_QUOTE_SCHEMA, FH_QUOTE_SCHEMA_HASH,
+                              sizeof(struct fh_quote));
+    case FH_TRADES:
+        return fh_records_are(segment, FH_TRADES, FH_TRADE_SCHEMA, FH_TRADE_SCHEMA_HASH,
+                              sizeof(struct fh_trade));
+    case FH_ORDER_EVENTS:
+        return fh_records_are(segment, FH_GENERIC, FH_ORDER_EVENT_SCHEMA,
+                              FH_ORDER_EVENT_SCHEMA_HASH, sizeof(struct fh_order_event));
+    case FH_FILLS:
+        return fh_records_are(segment, FH_GENERIC, FH_FILL_SCHEMA, FH_FILL_SCHEMA_HASH,
+                              sizeof(struct fh_fill));
+    case FH_ACCOUNTS:
+        return fh_records_are(segment, FH_GENERIC, FH_ACCOUNT_SCHEMA,
+                              FH_ACCOUNT_SCHEMA_HASH, sizeof(struct fh_account));
+    case FH_NOTICES:
+        return fh_records_are(segment, FH_GENERIC, FH_NOTICE_SCHEMA, FH_NOTICE_SCHEMA_HASH,
+                              sizeof(struct fh_notice));
+    case FH_ANY:        /* but a board, or counters */
+        return meta->schema_len && meta->schema[0] == '[' ? FH_OK : FH_E_SCHEMA;
+    default:
+        return FH_E_KIND;
+    }
+}
+
+/* Read *segment* as a ring of *kind*: FH_QUOTES (struct fh_quote), FH_TRADES (fh_trade),
+   FH_ORDER_EVENTS, FH_FILLS, FH_ACCOUNTS, FH_NOTICES, or FH_ANY for records of
+   segment->meta.slot_size bytes. */
 static inline int fh_ring_bind(struct fh_ring *ring, const struct fh_segment *segment,
                                int kind, int start, int on_lap)
 {
     const struct fh_meta_page *meta = &segment->meta;
-    const char *schema = kind == FH_QUOTES ? FH_QUOTE_SCHEMA : FH_TRADE_SCHEMA;
-    uint64_t hash = kind == FH_QUOTES ? FH_QUOTE_SCHEMA_HASH : FH_TRADE_SCHEMA_HASH;
-    if (kind == FH_QUOTES || kind == FH_TRADES) {
-        if (meta->stream_kind != (uint32_t)kind)
-            return FH_E_KIND;
-        if (!fh_schema_is(segment, schema) || meta->schema_hash != hash)
-            return FH_E_SCHEMA;
-        if (meta->slot_size != sizeof(struct fh_quote))
-            return FH_E_SLOT_SIZE;
-        if (meta->record_size != sizeof(struct fh_quote))
-            return FH_E_RECORD_SIZE;
-    } else if (kind != FH_ANY) {
-        return FH_E_KIND;
-    } else if (meta->schema_len == 0 || meta->schema[0] != '[') {
-        return FH_E_SCHEMA;     /* a board, or counters */
-    }
+    int error = fh_check_kind(segment, kind);
+    if (error)
+        return error;
     uint64_t head = fh_head(segment);
     ring->segment = segment;
     ring->slots = segment->base + meta->slots_offset;

@@ -20,7 +20,7 @@ from feedhandler import board, counters, records, ring, segment, shm
 from feedhandler.board import Board
 from feedhandler.counters import Counters
 from feedhandler.errors import FeedError
-from feedhandler.records import CANDLE, QUOTE, TICKER, TRADE
+from feedhandler.records import CANDLE, QUOTE, TICKER
 from feedhandler.ring import Reader, Ring
 from feedhandler.shm import Status
 
@@ -31,6 +31,26 @@ WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werr
 COMPILERS = {
     "c11": ["gcc", "-std=c11"],
     "c++17": ["g++", "-std=c++17", "-x", "c++"],
+}
+
+
+RECORDS = {
+    name: getattr(records, name)
+    for name in ("QUOTE", "TRADE", "ORDER_EVENT", "FILL", "ACCOUNT", "NOTICE")
+}
+# What the header puts before the names of an enum that has no prefix of its own.
+ENUMS = {
+    records.Flags: "FH_QUOTE_",
+    records.TradeFlags: "FH_TRADE_",
+    records.PrivateFlags: "FH_",
+    records.OrderSide: "FH_",
+    records.OrderType: "FH_",
+    records.TimeInForce: "FH_",
+    records.OrderStatus: "FH_",
+    records.AccountKind: "FH_",
+    records.NoticeKind: "FH_",
+    segment.StreamKind: "FH_",
+    segment.WriterState: "FH_WRITER_",
 }
 
 
@@ -166,19 +186,18 @@ def test_the_schemas_are_those_of_the_package(build, tmp_path):
     source.write_text(
         '#include "feedhandler.h"\n'
         "int main(void)\n{\n"
-        'printf("%s\\n%llx\\n", FH_QUOTE_SCHEMA, FH_QUOTE_SCHEMA_HASH);\n'
-        'printf("%s\\n%llx\\n", FH_TRADE_SCHEMA, FH_TRADE_SCHEMA_HASH);\n'
-        'printf(FH_BOARD_SCHEMA "\\n", 10, 1024, 864);\n'
+        + "".join(
+            f'printf("%s\\n%llx\\n", FH_{name}_SCHEMA, FH_{name}_SCHEMA_HASH);\n'
+            for name in RECORDS
+        )
+        + 'printf(FH_BOARD_SCHEMA "\\n", 10, 1024, 864);\n'
         'printf(FH_COUNTERS_SCHEMA "\\n", 24, 1, 192);\n'
         "}\n"
     )
-    quote, trade = ring.schema_of(QUOTE), ring.schema_of(TRADE)
+    texts = [ring.schema_of(dtype) for dtype in RECORDS.values()]
 
     assert run(build(source)).stdout.splitlines() == [
-        quote,
-        f"{segment.schema_hash(quote):x}",
-        trade,
-        f"{segment.schema_hash(trade):x}",
+        *(line for text in texts for line in (text, f"{segment.schema_hash(text):x}")),
         board.schema_of(1024, 10),
         counters.schema_of(24, 1),
     ]
@@ -537,6 +556,78 @@ def test_c_reads_the_board_and_the_counters(build, tmp_path):
     assert "other: unknown counter" in uncounted.stdout
     assert "counters: schema is not the one wanted" in crossed.stdout
     assert "board: schema is not the one wanted" in swapped.stdout
+
+
+def test_every_word_of_an_enum_is_that_of_the_package(build, tmp_path):
+    words = {
+        f"{prefix}{member.name}": int(member)
+        for enum, prefix in ENUMS.items()
+        for member in enum
+    }
+    source = tmp_path / "words.c"
+    prints = "".join(f'printf("%d\\n", (int){word});\n' for word in words)
+    source.write_text(f'#include "feedhandler.h"\nint main(void)\n{{\n{prints}}}\n')
+
+    printed = [int(line) for line in run(build(source)).stdout.split()]
+    assert dict(zip(words, printed, strict=True)) == words
+    assert len(words) > 40
+
+
+PRIVATE = {
+    "orders": ("ORDER_EVENTS", "order_event", "order_id", "remaining"),
+    "fills": ("FILLS", "fill", "trade_id", "fee"),
+    "account": ("ACCOUNTS", "account", "name", "available"),
+    "notices": ("NOTICES", "notice", "id", "threshold"),
+}
+
+
+@pytest.mark.parametrize("stream", PRIVATE)
+def test_c_reads_a_private_stream_and_takes_no_other_for_it(build, tmp_path, stream):
+    """Each stream bound as each kind: the schema tells them apart."""
+    binds = "".join(
+        f"""
+        printf("%d ", fh_ring_bind(&ring, &segment, FH_{kind}, FH_START_OLDEST, 0));
+        """
+        for kind, *_ in PRIVATE.values()
+    )
+    kind, struct_name, text, number = PRIVATE[stream]
+    source = tmp_path / f"{stream}.c"
+    source.write_text(
+        f"""
+        #include "feedhandler.h"
+        int main(int argc, char **argv)
+        {{
+            static struct fh_segment segment;
+            static struct fh_{struct_name} record;
+            struct fh_ring ring;
+            if (argc < 2 || fh_attach(&segment, argv[1], "md", "{stream}", FH_ONLY_ME))
+                return 1;
+            {binds}
+            if (fh_ring_bind(&ring, &segment, FH_{kind}, FH_START_OLDEST, FH_LAP_HALF))
+                return 1;
+            while (fh_ring_next(&ring, &record) == FH_RECORD)
+                printf("%.*s %g ", (int)sizeof record.{text}, record.{text},
+                       record.{number});
+            return 0;
+        }}
+        """
+    )
+    dtype = {"orders": "ORDER_EVENT", "fills": "FILL", "account": "ACCOUNT"}
+    made = np.zeros(2, RECORDS[dtype.get(stream, "NOTICE")])
+    made[text] = [b"one", b"another"]
+    made[number] = [1.5, 2.5]
+    size = Ring.size_for(made.dtype, 64)
+    with shm.create("md", stream, size, directory=tmp_path) as owned:
+        written = Ring(owned.buffer, made.dtype, 64, owned.origin)
+        written.publish_records(made)
+        owned.publish()
+        done = run(build(source), tmp_path)
+        written.release()
+    *bound, _, _, _, _ = done.stdout.split()
+
+    assert done.returncode == 0
+    assert [code == "0" for code in bound] == [name == stream for name in PRIVATE]
+    assert done.stdout.endswith("one 1.5 another 2.5 ")
 
 
 def test_python_reads_a_ring_that_c_writes(build, tmp_path):
