@@ -12,7 +12,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 
 from feedhandler.atomic cimport (
     cpu_pause,
@@ -77,6 +77,13 @@ cdef enum:
     SLICE_NS = 50_000_000       # how long wait() goes without looking for signals
     WATCH_NS = 100_000_000
     SPINS = 64                  # looks at the head between two at the clock
+    BATCH = 1024                # records that fill() takes at most
+
+cdef enum News:
+    FAILED = -1                 # an exception is set
+    NOTHING
+    RECORDS                     # below the head
+    LAST                        # complete, but not counted by a writer that died
 
 cdef enum Strategy:
     ADAPTIVE
@@ -257,7 +264,9 @@ cdef class Reader(SegmentReader):
     *on_lap* "latest" at the newest record. With *dtype* only a ring of those records will
     do. At every return: received + lost == position - start.
 
-    Arrays from poll() are private copies, and stay as they are. Not for two threads.
+    Arrays from poll() are private copies, and stay as they are. fill() is for who reads
+    without pause: it makes no array, but copies over the reader's own one. Not for two
+    threads.
     """
 
     def __init__(self, buffer, dtype=None, *, start="new", str on_lap="half"):
@@ -293,8 +302,11 @@ cdef class Reader(SegmentReader):
         record = dtype_of(meta.schema, meta.record_size)
         if kind_of(record) != meta.kind:
             raise RingInvalid(f"stream kind is {meta.kind}, not {kind_of(record)}")
-        self.dtype = padded(record, meta.slot_size)
-        self.empty = np.empty(0, self.dtype)
+        record = padded(record, meta.slot_size)
+        if self.dtype != record:
+            self.dtype = record
+            self.empty = np.empty(0, record)
+            self.raw = None
         return 0
 
     cdef void forget(self) noexcept:
@@ -356,19 +368,46 @@ cdef class Reader(SegmentReader):
     def poll(self, Py_ssize_t max=4096):
         """Return up to *max* new records as an array of its own, of length 0 if none."""
         cdef uint64_t head
-        if self.slots == NULL:
-            raise ValueError("reader is released")
-        head = load_acquire(&self.live.head)                    # B1
-        if <int64_t> (head - self.cursor) > 0:
-            return take(self, head, max)
-        if self.watched and monotonic_ns() >= self.watch_ns:
-            self.watch_ns = monotonic_ns() + WATCH_NS
-            return self.idle(max)
-        return self.empty
+        cdef News news = look(self, &head)
+        if news == NOTHING or max <= 0:
+            return self.empty
+        return take(self, head, max) if news == RECORDS else self.take_one()
 
-    def idle(self, Py_ssize_t max):
-        """Say what to return when there is nothing to read; every 100 ms if *watched*."""
-        return self.empty
+    def fill(self) -> int:
+        """Copy new records over the last ones in ``batch``; return how many, at most 1024.
+
+        ``columns["bid_price"][:n]`` are then the values of a field, with nothing made
+        but that slice. Both stay the same arrays until ``resets`` grows.
+        """
+        cdef uint64_t head, count, bad
+        cdef char *out
+        cdef News news = look(self, &head)
+        if news == NOTHING:
+            return 0
+        if self.raw is None:
+            make_batch(self)
+        out = PyByteArray_AS_STRING(self.raw)
+        if news == LAST:
+            return self.next(out) == RECORD
+        count = available(self, head, BATCH)
+        bad = copy_records(self, out, count)
+        if bad > 0:
+            memmove(out, out + bad * self.slot_size, (count - bad) * self.slot_size)
+        return count - bad
+
+    @property
+    def batch(self):
+        """The array that fill() writes to; another one, maybe, after a reset."""
+        if self.raw is None:
+            make_batch(self)
+        return self.filled
+
+    @property
+    def columns(self) -> dict:
+        """The fields of ``batch``, each a view of it."""
+        if self.raw is None:
+            make_batch(self)
+        return self.views
 
     def take_one(self):
         """Return the next record, or none, as a slot reader sees it.
@@ -439,13 +478,17 @@ cdef class Reader(SegmentReader):
             if self.watched and now_ns >= self.watch_ns:
                 self.watch_ns = now_ns + WATCH_NS
                 if self.look_around():
-                    self.watch_ns = 0       # what it saw may be for idle() to fetch
+                    self.watch_ns = 0       # what it saw may not be counted by the head
                     return True
             if now_ns >= end_ns:
                 return False
 
     def look_around(self) -> bool:
-        """Say if there is something to read elsewhere; every 100 ms of wait() if *watched*."""
+        """Say if there is something to read that the head does not tell.
+
+        Asked every 100 ms while there is nothing new, by poll(), fill() and wait(), if
+        *watched*.
+        """
         return False
 
 
@@ -528,18 +571,43 @@ cdef void skip(Reader reader, uint64_t head) noexcept nogil:
     reader.cursor = target
 
 
+cdef News look(Reader reader, uint64_t *head) except FAILED:
+    """Look for news and, if there is nothing new, now and then at the writer."""
+    if reader.slots == NULL:
+        raise ValueError("reader is released")
+    head[0] = load_acquire(&reader.live.head)                   # B1
+    if <int64_t> (head[0] - reader.cursor) > 0:
+        return RECORDS
+    if not reader.watched or monotonic_ns() < reader.watch_ns:
+        return NOTHING
+    reader.watch_ns = monotonic_ns() + WATCH_NS
+    if not reader.look_around() or reader.slots == NULL:
+        return NOTHING
+    head[0] = load_acquire(&reader.live.head)
+    return RECORDS if <int64_t> (head[0] - reader.cursor) > 0 else LAST
+
+
 cdef object take(Reader reader, uint64_t head, Py_ssize_t limit):
     """Copy at most *limit* records below *head*; at least one is there."""
-    cdef uint64_t count, first, whole, bad
-    cdef size_t size = reader.slot_size
-    cdef char *out
-    if limit <= 0:
-        return reader.empty
+    cdef uint64_t count = available(reader, head, limit)
+    cdef uint64_t bad
+    raw = PyByteArray_FromStringAndSize(NULL, count * reader.slot_size)
+    bad = copy_records(reader, PyByteArray_AS_STRING(raw), count)
+    records = np.frombuffer(raw, reader.dtype)
+    return records[bad:] if bad else records
+
+
+cdef uint64_t available(Reader reader, uint64_t head, uint64_t limit) noexcept nogil:
+    """Return how many records to copy, having moved a lapped reader on."""
     if lapped(head, reader.cursor, reader.capacity):
         skip(reader, head)
-    count = min(head - reader.cursor, <uint64_t> limit)
-    raw = PyByteArray_FromStringAndSize(NULL, count * size)
-    out = PyByteArray_AS_STRING(raw)
+    return min(head - reader.cursor, limit)
+
+
+cdef uint64_t copy_records(Reader reader, char *out, uint64_t count) noexcept nogil:
+    """Copy *count* records and pass them; return how many of the first are not whole."""
+    cdef uint64_t head, first, whole, bad
+    cdef size_t size = reader.slot_size
     first = reader.cursor & reader.mask
     whole = min(count, reader.capacity - first)
     memcpy(out, reader.slots + first * size, whole * size)      # B2
@@ -552,5 +620,14 @@ cdef object take(Reader reader, uint64_t head, Py_ssize_t limit):
         bad = min(head - reader.capacity + 1 - reader.cursor, count)
     reader.missed = reader.missed + bad
     reader.cursor = reader.cursor + count
-    records = np.frombuffer(raw, reader.dtype)
-    return records[bad:] if bad else records
+    return bad
+
+
+cdef int make_batch(Reader reader) except -1:
+    """Make the array of fill(): the bytes are the reader's, the array views them."""
+    raw = bytearray(BATCH * reader.slot_size)
+    filled = np.frombuffer(raw, reader.dtype)
+    reader.views = {name: filled[name] for name in filled.dtype.names}
+    reader.filled = filled
+    reader.raw = raw
+    return 0

@@ -2,7 +2,7 @@
 
 
 cdef enum:
-    ABI = 1
+    ABI = 2
 
 cdef int loaded_abi() noexcept                  # answered by the installed module
 

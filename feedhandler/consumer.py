@@ -96,18 +96,8 @@ class Stream(Reader):
         """What is known about the writer of the present segment."""
         return self._segment.status()
 
-    def idle(self, max: int) -> npt.NDArray[Any]:
-        """Look, when there was nothing to read, whether the writer is gone."""
-        status = self._segment.status()
-        if status not in _GONE:
-            return self.empty
-        if status is Status.SUPERSEDED and not self.has_next():
-            self._follow()
-        records = self.poll(max)
-        return records if len(records) else self.take_one()
-
     def look_around(self) -> bool:
-        """Look, while waiting, whether the writer is gone."""
+        """Look, while there is nothing new, whether the writer is gone."""
         status = self._segment.status()
         if status not in _GONE:
             return False

@@ -44,12 +44,15 @@ cdef class Reader(SegmentReader):
     cdef uint64_t missed
     cdef uint32_t slot_size
     cdef bint latest            # a lapped reader goes on at the newest record, not at half
-    cdef public bint watched    # idle() is called now and then when there is nothing to read
+    cdef public bint watched    # look_around() is asked now and then when nothing is new
     cdef long long watch_ns     # when it is due
     cdef readonly object dtype
     cdef readonly object empty  # an array of no records
     cdef object expected        # the schema that a segment must have, or None
     cdef readonly int resets    # times that rebind() took it to another segment
+    cdef bytearray raw          # the bytes of fill()'s batch, None before its first use
+    cdef object filled          # the batch, and
+    cdef dict views             # its fields
 
     # Copy the next record to *out*, of slot_size bytes. One cache line carries signal and
     # data: the quickest way to see a record. Returns Found.

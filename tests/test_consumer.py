@@ -1,6 +1,7 @@
 """A consumer process: the whole picture, a writer's restart, and no heavy imports."""
 
 import os
+import struct
 import subprocess
 import sys
 import textwrap
@@ -381,3 +382,48 @@ def test_a_closed_market_says_so(feed, tmp_path):
     for call in (market.symbols, market.status, quotes.poll):
         with pytest.raises(ValueError, match=r"closed|released"):
             call()
+
+
+def test_filling_alone_finds_the_new_writer_too(feed, market, tmp_path):
+    quotes = market.quotes()
+    prices = quotes.columns["bid_price"]
+    feed.quote(1.0)
+
+    assert quotes.fill() == 1
+    assert prices[0] == 1.0
+    feed.close()
+    successor = Feed(tmp_path)
+    successor.quote(3.0)
+    deadline = time.monotonic() + 5
+    while not quotes.fill():
+        assert time.monotonic() < deadline
+
+    assert quotes.resets == 1
+    assert quotes.columns["bid_price"] is prices
+    assert prices[0] == 3.0
+    successor.close()
+
+
+@pytest.mark.req("F-76")
+@pytest.mark.parametrize("read", ["poll", "fill"])
+def test_a_record_that_its_dead_writer_did_not_count_is_read(tmp_path, read):
+    """The writer died between the record's own word and the head: one kill in ten."""
+    size = Ring.size_for(QUOTE, 64)
+    with shm.create("md", "quotes", size, directory=tmp_path) as owned:
+        ring = Ring(owned.buffer, QUOTE, 64, owned.origin)
+        ring.publish_records(np.zeros(3, QUOTE))
+        struct.pack_into("<Q", memoryview(owned.buffer), 0x1000, 2)
+        owned.publish()
+        stream = consumer.Stream(
+            consumer.Source("md", tmp_path, None), "quotes", QUOTE, 0, "half"
+        )
+        ring.release()
+    deadline = time.monotonic() + 5
+    count = 0
+    while count < 3:
+        assert time.monotonic() < deadline
+        count += stream.fill() if read == "fill" else len(stream.poll())
+
+    assert stream.status is Status.CLOSED
+    assert (stream.received, stream.lost) == (3, 0)
+    stream.close()

@@ -192,6 +192,70 @@ def test_received_and_lost_add_up_at_every_return(script, published, on_lap):
         assert reader.received + reader.lost == reader.position - reader.start
 
 
+def test_fill_brings_the_same_records_over_and_over_in_one_array():
+    buffer, ring = new_ring()
+    reader = Reader(buffer, QUOTE)
+    batch, prices = reader.batch, reader.columns["bid_price"]
+    for first, count in ((0, 3), (3, 40), (43, 1)):
+        ring.publish_records(quotes(count, first=first))
+
+        assert reader.fill() == count
+        assert numbers_in(reader.batch[:count]) == list(range(first, first + count))
+        assert prices[:count].tolist() == batch["bid_price"][:count].tolist()
+    assert reader.fill() == 0
+    assert reader.batch is batch
+    assert reader.columns["bid_price"] is prices
+    assert set(reader.columns) == set(QUOTE.names)
+    assert (reader.received, reader.lost) == (44, 0)
+
+
+def test_fill_takes_at_most_a_batch():
+    buffer = bytearray(Ring.size_for(QUOTE, 4096))
+    ring, reader = Ring(buffer, QUOTE, 4096), Reader(buffer, QUOTE)
+    ring.publish_records(quotes(3000))
+
+    assert [reader.fill() for _ in range(4)] == [1024, 1024, 952, 0]
+
+
+@pytest.mark.req("F-79")
+@pytest.mark.parametrize("on_lap", ["half", "latest"])
+def test_fill_and_poll_lose_the_same(on_lap):
+    buffer, ring = new_ring()
+    filling = Reader(buffer, QUOTE, on_lap=on_lap)
+    polling = Reader(buffer, QUOTE, on_lap=on_lap)
+    for count in (5, 64, 63, 1000, 1):
+        ring.publish_records(quotes(count, first=ring.published))
+        records = polling.poll()
+
+        assert numbers_in(filling.batch[: filling.fill()]) == numbers_in(records)
+        assert (filling.position, filling.lost) == (polling.position, polling.lost)
+
+
+def test_a_batch_is_made_anew_for_other_records_only():
+    buffer, ring = new_ring()
+    reader = Reader(buffer)
+    batch = reader.batch
+    reader.rebind(new_ring()[0], "new")
+    same = reader.batch
+    wide = bytearray(Ring.size_for(WIDE, CAPACITY))
+    ring = Ring(wide, WIDE, CAPACITY)
+    reader.rebind(wide, "new")
+    ring.publish_record(np.full(1, 7, WIDE))
+
+    assert same is batch
+    assert reader.fill() == 1
+    assert reader.columns["value"][0] == 7
+    assert set(reader.columns) == set(WIDE.names)
+
+
+def test_a_released_reader_fills_nothing():
+    reader = Reader(new_ring()[0], QUOTE)
+    reader.release()
+
+    with pytest.raises(ValueError, match="reader is released"):
+        reader.fill()
+
+
 def test_a_record_that_is_being_written_is_not_there_yet():
     buffer, ring = new_ring()
     reader = Reader(buffer, QUOTE)
