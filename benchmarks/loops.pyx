@@ -7,6 +7,7 @@ from libc.string cimport memset
 
 from feedhandler.book cimport Level, OrderBook
 from feedhandler.clock cimport monotonic_ns
+from feedhandler.records cimport Quote
 from feedhandler.ring cimport EMPTY, Reader, Ring
 from feedhandler.session cimport Session
 
@@ -71,11 +72,26 @@ def time_next(Reader reader not None, Py_ssize_t count) -> int:
     return monotonic_ns() - start
 
 
-def time_poll(Reader reader not None, Py_ssize_t count) -> int:
-    """Return the ns of *count* calls of poll() from here: no interpreter's loop."""
-    poll = reader.poll
+def time_call(call, Py_ssize_t count) -> int:
+    """Return the ns of *count* calls from here: no interpreter's loop."""
     cdef Py_ssize_t number
     cdef int64_t start = monotonic_ns()
     for number in range(count):
-        poll()
+        call()
     return monotonic_ns() - start
+
+
+def send_paced(Ring ring not None, Py_ssize_t count, int64_t gap_ns) -> None:
+    """Publish *count* quotes about *gap_ns* apart; recv_ns is when each was sent."""
+    cdef Quote quote
+    cdef Py_ssize_t number
+    cdef int64_t due_ns = monotonic_ns()
+    memset(&quote, 0, sizeof(quote))
+    with nogil:
+        for number in range(count):
+            quote.recv_ns = monotonic_ns()
+            ring.publish(&quote)
+            due_ns += gap_ns + number % 7 * (gap_ns // 50)
+            while monotonic_ns() < due_ns:
+                pass
+            due_ns = max(due_ns, monotonic_ns() - gap_ns)

@@ -9,13 +9,17 @@ import multiprocessing
 import os
 import queue
 import socket
+import subprocess
 import tempfile
 import time
 from multiprocessing.connection import Connection
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
+import feedhandler
+from feedhandler import shm
 from feedhandler.records import QUOTE
 from feedhandler.ring import Reader, Ring
 from feedhandler.segment import Mapping
@@ -62,13 +66,13 @@ class RingTransport(Transport):
         with open(path, "rb") as file:
             mapping = Mapping(file.fileno(), os.path.getsize(path))
         self.reader = Reader(mapping, QUOTE)
+        self.times = self.reader.columns["recv_ns"]
 
     def poll(self) -> Any:
-        records = self.reader.poll()
-        return records if len(records) else None
+        return self.reader.fill() or None
 
-    def stamps(self, records: Any) -> list[int]:
-        return records["recv_ns"].tolist()
+    def stamps(self, count: Any) -> list[int]:
+        return self.times[:count].tolist()
 
 
 class DatagramTransport(Transport):
@@ -287,6 +291,39 @@ def latency(name: str, count: int) -> Latency:
     taken = np.array(run(name, count + WARM_UP, GAP_NS), np.int64).reshape(-1, 3)
     taken = taken[WARM_UP:]
     return Latency(taken[:, 0] - taken[:, 1], taken[:, 2] >= POLLS_MIN)
+
+
+def compiled_latency(loops: ModuleType, count: int) -> Latency:
+    """Measure the ring between a compiled writer and a C program that reads it."""
+    before = os.sched_getaffinity(0)
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="bench-") as folder:
+        program = os.path.join(folder, "one_way")
+        source = os.path.join(os.path.dirname(__file__), "one_way.c")
+        include = f"-I{feedhandler.get_include()}"
+        subprocess.run(["gcc", "-O2", include, source, "-o", program], check=True)
+        size = Ring.size_for(QUOTE, CAPACITY)
+        with shm.create("bench", "quotes", size, directory=folder) as owned:
+            ring = Ring(owned.buffer, QUOTE, CAPACITY, owned.origin)
+            owned.publish()
+            cpu = str(max(before))
+            reader = subprocess.Popen(
+                ["taskset", "-c", cpu, program, folder, "bench", str(count + WARM_UP)],
+                stdout=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            try:
+                assert reader.stdout is not None
+                assert reader.stdout.readline() == "ready\n"
+                os.sched_setaffinity(0, {min(before)})
+                loops.send_paced(ring, count + WARM_UP, GAP_NS)
+                lines = reader.communicate(timeout=60)[0].splitlines()
+            finally:
+                os.sched_setaffinity(0, before)
+                reader.kill()
+                reader.wait()
+                ring.release()
+    taken = np.array([line.split() for line in lines], np.int64).reshape(-1, 2)
+    taken = taken[WARM_UP:]
+    return Latency(taken[:, 0], taken[:, 1] >= POLLS_MIN)
 
 
 def throughput(name: str, count: int) -> tuple[int, float]:
