@@ -6,10 +6,10 @@ BUILD ?= release
 DEMO_SECONDS ?= 15
 COMPILED = $(shell find ext -name '*.pyx' | sort | sed 's|^ext/||; s|/|.|g; s|\.pyx$$||; s|^|feedhandler.|')
 
-.PHONY: help demo test check build debug lint types format bench stress wheel annotate clean
+.PHONY: help demo test check build debug lint types format bench gates stress wheel annotate clean
 
 help:
-	@echo "demo test check build debug lint types format bench stress wheel annotate clean"
+	@echo "demo test check build debug lint types format bench gates stress wheel annotate clean"
 
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -39,6 +39,11 @@ stress: build
 bench: build
 	$(BIN)/python -m pytest benchmarks -q
 
+# The figures that must not get worse: minima and medians with room to spare.
+gates: build
+	$(BIN)/python -m pytest benchmarks/bench_ring.py -q \
+	    -k "publish or empty or (one_way and ring)" --benchmark-columns=min
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -53,7 +58,7 @@ types: build
 	$(BIN)/mypy
 	PYTHONPATH=. $(BIN)/stubtest $(COMPILED) --ignore-disjoint-bases --allowlist .stubtest-allow
 
-check: lint types test
+check: lint types test gates
 
 wheel: build
 	$(BIN)/python -m build --wheel --outdir dist
