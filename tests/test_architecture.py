@@ -17,6 +17,7 @@ FLOORS = [
         "futex",
         "segment",
         "records",
+        "secret",
         "settings",
         "embed",
         "protocol",
