@@ -9,7 +9,6 @@ from os import PathLike
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from feedhandler import shm
 from feedhandler.board import BoardReader, Depth, LastCandle, LastTicker, Top

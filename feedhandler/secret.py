@@ -1,4 +1,4 @@
-"""An API secret that nothing shows: no repr, format, pickle, encoding or attribute dump."""
+"""An API secret that nothing shows: no repr, format, pickle, encoding or dump."""
 
 import os
 import stat
