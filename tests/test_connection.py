@@ -325,7 +325,7 @@ COOL_DOWN = [61.0, 61.0, 61.0]
         pytest.param(4999, BACKOFF, marks=pytest.mark.req("CC-11", "A-36")),
     ],
 )
-@pytest.mark.req("I-19", "F-21")
+@pytest.mark.req("I-19")
 def test_a_close_code_decides_what_is_done(
     waits: Waits, code: int, delays: list[float]
 ):

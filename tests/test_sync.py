@@ -64,7 +64,7 @@ def at(sequence: int) -> Sync:
         ),
     ],
 )  # fmt: skip
-@pytest.mark.req("OB-10", "OB-12", "OB-14")
+@pytest.mark.req("OB-12", "OB-14")
 def test_verdicts_after_a_snapshot_at_10(numbers, verdicts, applied, in_sync):
     sync = at(10)
 

@@ -101,7 +101,7 @@ async def eventually(condition):
             await asyncio.sleep(0.001)
 
 
-@pytest.mark.req("EP-01", "OB-01", "OB-10", "CN-04")
+@pytest.mark.req("EP-01", "OB-01", "OB-10")
 def test_a_subscriber_gets_a_response_a_snapshot_and_updates_without_a_gap():
     async def scenario(venue):
         client = await connected(venue)
@@ -141,7 +141,7 @@ def test_two_subscribers_share_one_sequence():
     serve(scenario)
 
 
-@pytest.mark.req("EP-06", "P-14")
+@pytest.mark.req("EP-06", "SEC-10")
 @pytest.mark.parametrize(
     "path", ["/", "/ws", "/ws/trading", "/ws/market-data/", "/ws/../ws/market-data"]
 )
@@ -203,14 +203,16 @@ def violate_order(client):
     client.transport.send(WSMsgType.TEXT, b"}")
 
 
-@pytest.mark.req("A-30", "A-36", "A-47", "P-1", "P-2", "P-3", "SEC-11")
+@pytest.mark.req("A-30")
 @pytest.mark.parametrize(
     ("violate", "code"),
     [
-        (violate_too_big, 1009),
-        (violate_too_big_in_fragments, 1009),
+        pytest.param(violate_too_big, 1009, marks=pytest.mark.req("SEC-11")),
+        pytest.param(
+            violate_too_big_in_fragments, 1009, marks=pytest.mark.req("SEC-11")
+        ),
         (violate_utf8, 1007),
-        (violate_reserved, 1002),
+        pytest.param(violate_reserved, 1002, marks=pytest.mark.req("A-47")),
         (violate_orphan, 1002),
         (violate_order, 1002),
     ],
@@ -245,7 +247,7 @@ def test_fragments_and_binary_frames_are_requests_too():
     serve(scenario)
 
 
-@pytest.mark.req("P-4", "P-5")
+@pytest.mark.req("F-28", "A-36")
 @pytest.mark.parametrize(
     ("sent", "answered"), [(1000, 1000), (4321, 4321), (1006, 1002)]
 )
