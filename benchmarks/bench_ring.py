@@ -18,6 +18,7 @@ RUNS = 5
 COUNT = 200_000
 CAPACITY = 65_536
 PUBLISH_NS = 10
+PUBLISH_TIMES = 2
 EMPTY_POLL_NS = 80
 ONE_WAY_NS = 2000
 COMPILED = "ring, in C"
@@ -53,8 +54,13 @@ def test_publish(dtype, benchmark, report: list[str]):
     loops.time_publish(ring, CAPACITY)
     times = repeat(benchmark, loops.time_publish, ring, COUNT)
     report.append(f"publish, {dtype.itemsize:>3} bytes      {spread(times, COUNT)}")
-    if benchmark.enabled and dtype is QUOTE:
-        assert min(times) / COUNT < PUBLISH_NS
+    if dtype is not QUOTE:
+        return
+    # There are minutes in which this machine's memory is twice as slow.
+    bare = min(loops.time_copy(ring, COUNT) for _ in range(len(times))) / COUNT
+    report.append(f"the same bytes, bare    min {bare:8.1f} ns")
+    if benchmark.enabled:
+        assert min(times) / COUNT < max(PUBLISH_NS, PUBLISH_TIMES * bare)
 
 
 def test_next(benchmark, report: list[str]):
