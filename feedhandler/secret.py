@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from feedhandler.errors import ConfigError
@@ -22,7 +23,7 @@ class Secret:
         if not text:
             raise ConfigError("secret is empty")
         # In a closure: not even a dump of the slots has the bytes.
-        self._reveal = lambda: text
+        self._reveal: Callable[[], bytes] = lambda: text
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> "Secret":

@@ -82,3 +82,7 @@ class RateLimiter:
         if self._rejected.count(now_ns) >= self._rejected.limit:
             return Ruling(Verdict.CLOSE, retry_after_s)
         return Ruling(Verdict.REJECT, retry_after_s)
+
+    def count(self, now_ns: int) -> int:
+        """Return how much the window holds, accepted and rejected."""
+        return self._accepted.count(now_ns) + self._rejected.count(now_ns)
