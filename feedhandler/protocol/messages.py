@@ -389,7 +389,7 @@ class AccountUpdate(Struct, tag_field="type", tag="account_update"):
 
 
 class Notice(Struct, omit_defaults=True):
-    """A notification; *event* and *symbols* are the venue's extension."""
+    """A notification; what follows *link* is the venue's extension."""
 
     id: str
     level: str
@@ -398,6 +398,7 @@ class Notice(Struct, omit_defaults=True):
     link: str | None = None
     event: str | UnsetType = UNSET
     symbols: list[str] | UnsetType = UNSET
+    venue_epoch: str | UnsetType = UNSET
 
 
 class SystemNotification(Struct, tag_field="type", tag="system_notification"):

@@ -17,6 +17,7 @@ from feedhandler.venue.contract import (
     Number,
     Terms,
     count_decimals,
+    exact,
     fraction,
     part,
     whole,
@@ -316,6 +317,11 @@ class Ledger:
         """Return a balance in units; zeros if the account never had any."""
         pot = self._accounts[account_id].balances.get(currency) or Pot()
         return Amounts(pot.available, pot.reserved, pot.total)
+
+    def available(self, account_id: str, currency: str) -> Decimal:
+        """Return what no order holds, exactly."""
+        units = self.amounts(account_id, currency).available
+        return exact(units, self._places(currency))
 
     def fees(self, currency: str) -> int:
         """Return what the venue took, in units."""

@@ -1,10 +1,13 @@
 """What a gateway and a server need of a market, whether matched here or recorded."""
 
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from feedhandler.protocol.channels import Channel
 
-__all__ = ["Market", "Push"]
+if TYPE_CHECKING:
+    from feedhandler.venue.desk import Desk
+
+__all__ = ["Market", "Push", "private"]
 
 
 class Push(NamedTuple):
@@ -15,12 +18,24 @@ class Push(NamedTuple):
     snapshot: bool = False
 
 
+def private(kind: str, account: str) -> str:
+    """Name the channel *kind* of one account, as no public channel is named."""
+    return f"{kind}/{account}"
+
+
 class Market(Protocol):
     """A source of market data; sans-I/O as seen from here: time in, messages out."""
 
     @property
     def patient(self) -> bool:
         """Whether it waits for slow subscribers instead of losing them."""
+
+    @property
+    def desk(self) -> "Desk | None":
+        """Where orders go; None where there is nothing to trade."""
+
+    def take(self) -> list[Push]:
+        """Return what there is to tell of what was done since, without time passing."""
 
     def refusal(self, channel: Channel) -> str | None:
         """Say why a grammatical public channel cannot be had; None if it can."""
