@@ -8,7 +8,7 @@ a literal dict that a subscript picks.
 import ast
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 PARAMETRIZE, PARAM, REQ = "pytest.mark.parametrize", "pytest.param", "pytest.mark.req"
 NOT_SHOWN = ("pytest.mark.skip", "pytest.mark.xfail")
@@ -57,7 +57,7 @@ class Source:
                 raise ValueError(f"{self.place(node)}: the mark is on no test")
         return found
 
-    def test(self, function: Function) -> Marked:
+    def test(self, function: Function | ast.ClassDef) -> Marked:
         cases = [frozenset[str]()]
         shown = True
         for decorator in map(self.defined, function.decorator_list):
@@ -114,9 +114,11 @@ class Source:
         return f"{self.name}:{getattr(node, 'lineno', 0)}"
 
 
-def collected(tree: ast.Module) -> Iterator[Function]:
-    """Yield the functions that pytest takes for tests."""
+def collected(tree: ast.Module) -> Iterator[Function | ast.ClassDef]:
+    """Yield what pytest takes for tests: functions, and whole state machines."""
     for node in tree.body:
+        if is_state_machine(node):
+            yield node
         inside = node.body if is_test_class(node) else [node]
         for function in inside:
             if isinstance(function, Function) and function.name.startswith("test"):
@@ -125,6 +127,15 @@ def collected(tree: ast.Module) -> Iterator[Function]:
 
 def is_test_class(node: ast.AST) -> bool:
     return isinstance(node, ast.ClassDef) and node.name.startswith("Test")
+
+
+def is_state_machine(node: ast.AST) -> TypeGuard[ast.ClassDef]:
+    """Tell a test that hypothesis runs as one: it derives from a TestCase."""
+    return (
+        isinstance(node, ast.ClassDef)
+        and is_test_class(node)
+        and any((dotted(base) or "").endswith(".TestCase") for base in node.bases)
+    )
 
 
 def definitions(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:

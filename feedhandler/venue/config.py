@@ -2,6 +2,7 @@
 
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
+from secrets import token_urlsafe
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -9,6 +10,8 @@ from msgspec import Meta, Struct
 
 from feedhandler.protocol.channels import is_symbol
 from feedhandler.protocol.limits import (
+    BATCH_OPERATIONS,
+    CONNECTIONS_PER_KEY,
     HEARTBEAT_S,
     HEARTBEAT_TIMEOUT_S,
     PER_MINUTE,
@@ -18,19 +21,29 @@ from feedhandler.protocol.limits import (
 from feedhandler.settings import convert, read_toml
 
 __all__ = [
+    "AccountConfig",
+    "AlertConfig",
+    "CalendarConfig",
     "LimitsConfig",
+    "PositionConfig",
     "ReplayConfig",
     "SymbolConfig",
     "TradersConfig",
     "VenueConfig",
     "as_values",
     "build",
+    "demo_account",
     "load",
 ]
 
 Positive = Annotated[float, Meta(gt=0)]
 Count = Annotated[int, Meta(ge=1)]
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+# Decimals are written as text, or as integers: a binary fraction is not what is meant.
+Amount = str | int
+CURRENCIES = ("USD", "EUR", "GBP", "JPY", "CHF", "USDT", "USDC")
+HIDDEN = "***"
+DEMO_CASH, DEMO_COINS, DEMO_SHARES = 1_000_000, 10, 10_000
 
 
 def is_step(text: str) -> bool:
@@ -42,13 +55,34 @@ def is_step(text: str) -> bool:
     return step.is_finite() and Decimal("1e-12") <= step <= Decimal("1e6")
 
 
+def refuse_amounts(key: str, amounts: dict[str, Amount]) -> None:
+    """Raise ValueError for an amount that is not a decimal of 0 or more."""
+    for name, amount in amounts.items():
+        try:
+            fine = Decimal(amount).is_finite() and Decimal(amount) >= 0
+        except InvalidOperation:
+            fine = False
+        if not fine:
+            raise ValueError(
+                f"{key} of {name} is {amount!r}, not a decimal of 0 or more"
+            )
+
+
 class SymbolConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One listed symbol; *tick* and *lot* are decimals, written as text."""
+    """One listed symbol; *tick*, *lot* and fees are decimals, written as text.
+
+    A pair, such as BTC-USD, is paid in *quote* and held as a balance of *base*; a share
+    is held as a position and has no base. Fees are parts of what is paid.
+    """
 
     name: str
     tick: str = "0.01"
     lot: str = "1"
     previous_close: Positive
+    quote: str = ""
+    base: str = ""
+    maker_fee: str = "0.00002"
+    taker_fee: str = "0.00002"
 
     def __post_init__(self) -> None:
         """Refuse what no price could be counted in."""
@@ -57,6 +91,19 @@ class SymbolConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         for key, value in (("tick", self.tick), ("lot", self.lot)):
             if not is_step(value):
                 raise ValueError(f"{key} is {value!r}, not a decimal above 0")
+        refuse_amounts("fee", {"maker": self.maker_fee, "taker": self.taker_fee})
+
+    @property
+    def currency(self) -> str:
+        """What it is paid in: *quote*, else the name's last part, else USD."""
+        last = self.name.rpartition("-")[2]
+        return self.quote or (last if last in CURRENCIES else "USD")
+
+    @property
+    def base_currency(self) -> str | None:
+        """What a pair buys: *base*, else the name's first part; None of a share."""
+        first, _, last = self.name.rpartition("-")
+        return self.base or (first if first and last in CURRENCIES else None)
 
 
 class TradersConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -77,7 +124,10 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     other_per_minute: Count = PER_MINUTE[RateClass.OTHER]
     message_bytes: Count = 64 * 1024
     outbound_bytes: Count = 1024 * 1024
+    connections_per_key: Count = CONNECTIONS_PER_KEY
     connections_per_address: Count = 100
+    handshakes_per_minute: Count = 1000
+    batch_operations: Count = BATCH_OPERATIONS
 
     def per_minute(self, rate_class: RateClass) -> int:
         """Return the limit of a class."""
@@ -95,6 +145,100 @@ class ReplayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     path: str
     speed: Positive | Literal["max"] = 1.0
     loop: bool = False
+
+
+class PositionConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A position to begin with; without a price, at the previous close."""
+
+    quantity: Amount
+    average_price: Amount | None = None
+
+
+class AlertConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An alert that its account has configured."""
+
+    id: str
+    name: str
+    condition: Literal["price_above", "price_below"]
+    symbol: str
+    threshold: Amount
+
+
+class AccountConfig(
+    Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    repr_omit_defaults=True,
+):
+    """An account and the key that opens it.
+
+    The secret is in *secret_file*, which only its owner may read, or in the environment
+    variable *secret_env*; *secret* itself is for programs that embed a venue.
+    *large_fill* is the value of a fill, and *low_cash* the available cash, from which a
+    notification is sent; 0 for none.
+    """
+
+    id: str
+    api_key: str
+    secret: str = ""
+    secret_file: str = ""
+    secret_env: str = ""
+    balances: dict[str, Amount] = {}
+    positions: dict[str, PositionConfig | Amount] = {}
+    alerts: list[AlertConfig] = []
+    large_fill: Amount = 0
+    low_cash: Amount = 0
+
+    def __post_init__(self) -> None:
+        """Refuse an account that nobody could open, or that no ledger could hold."""
+        if not self.id or not self.api_key:
+            raise ValueError("id and api_key are text, and not empty")
+        if sum(map(bool, (self.secret, self.secret_file, self.secret_env))) != 1:
+            raise ValueError(
+                f"account {self.id!r} has not one of secret_file, secret_env, secret"
+            )
+        refuse_amounts("balance", self.balances)
+        refuse_amounts(
+            "position", {name: self.quantity(name) for name in self.positions}
+        )
+        refuse_amounts(
+            "notification", {"large_fill": self.large_fill, "low_cash": self.low_cash}
+        )
+
+    def quantity(self, symbol: str) -> Amount:
+        """Return how much of *symbol* the account begins with."""
+        position = self.positions[symbol]
+        return position.quantity if isinstance(position, PositionConfig) else position
+
+    def average_price(self, symbol: str) -> Amount | None:
+        """Return what it was bought for, None for the previous close."""
+        position = self.positions[symbol]
+        return position.average_price if isinstance(position, PositionConfig) else None
+
+    def __repr__(self) -> str:
+        """Show everything but the secret."""
+        shown = f"secret={HIDDEN!r}, " if self.secret else ""
+        return f"AccountConfig(id={self.id!r}, api_key={self.api_key[:4]!r}…, {shown}…)"
+
+    __str__ = __repr__
+
+    def __rich_repr__(self) -> Any:
+        """Show the same to a pretty printer."""
+        yield "id", self.id
+
+
+class CalendarConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When the market is open, by the clock of *timezone*; without times, always."""
+
+    timezone: str = "UTC"
+    opens: str | None = None
+    closes: str | None = None
+    weekdays: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = (
+        "mon", "tue", "wed", "thu", "fri",
+    )  # fmt: skip
+    holidays: list[str] = []
+    early_closes: dict[str, str] = {}
 
 
 DEFAULT_SYMBOLS = [
@@ -115,6 +259,14 @@ class VenueConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     allowed_origins: list[str] = []
     heartbeat_s: Positive = HEARTBEAT_S
     heartbeat_timeout_s: Positive = HEARTBEAT_TIMEOUT_S
+    authentication_timeout_s: Positive = 10
+    authentication_window_ms: Annotated[int, Meta(ge=1, le=60_000)] = 5000
+    tls_cert: str = ""
+    tls_key: str = ""
+    allow_short: bool = False
+    self_trade: Literal["allow", "cancel_newest"] = "allow"
+    accounts: list[AccountConfig] = []
+    calendar: CalendarConfig = CalendarConfig()
     symbols: list[SymbolConfig] = msgspec.field(
         default_factory=lambda: list(DEFAULT_SYMBOLS)
     )
@@ -124,7 +276,9 @@ class VenueConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later, or in the open."""
-        if self.host not in LOOPBACK and not self.allow_plaintext:
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise ValueError("tls_cert and tls_key go together")
+        if self.host not in LOOPBACK and not (self.allow_plaintext or self.tls_cert):
             raise ValueError(
                 f"host is {self.host!r}, which is not loopback: the venue speaks "
                 "plaintext there only with allow_plaintext = true"
@@ -132,8 +286,37 @@ class VenueConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         names = [symbol.name for symbol in self.symbols]
         if not names:
             raise ValueError("symbols is empty, not at least one")
-        if len(set(names)) < len(names):
-            raise ValueError("symbols has a name twice")
+        refuse_twice("symbols", names)
+        refuse_twice("accounts", [account.id for account in self.accounts])
+        refuse_twice("api_key", [account.api_key for account in self.accounts])
+        for account in self.accounts:
+            alerts = [alert.symbol for alert in account.alerts]
+            for symbol in (*account.positions, *alerts):
+                if symbol not in names:
+                    raise ValueError(
+                        f"account {account.id!r} has {symbol!r}, which is not listed"
+                    )
+
+
+def refuse_twice(key: str, names: list[str]) -> None:
+    """Raise ValueError for a name that is there twice."""
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{key} has {name[:64]!r} twice")
+
+
+def demo_account(config: VenueConfig, secret: str = "") -> AccountConfig:
+    """Make the account of a venue that has none: cash, and some of every symbol."""
+    pairs = [s.base_currency for s in config.symbols if s.base_currency is not None]
+    shares = [s.name for s in config.symbols if s.base_currency is None]
+    cash = dict.fromkeys((s.currency for s in config.symbols), DEMO_CASH)
+    return AccountConfig(
+        id="acc-demo",
+        api_key="demo-key",
+        secret=secret or token_urlsafe(24),
+        balances={**cash, **dict.fromkeys(pairs, DEMO_COINS)},
+        positions=dict.fromkeys(shares, DEMO_SHARES),
+    )
 
 
 def load(path: str | Path) -> VenueConfig:

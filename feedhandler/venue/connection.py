@@ -12,8 +12,21 @@ from enum import IntEnum
 from typing import NamedTuple, Protocol
 
 from feedhandler.protocol.codes import is_wire_code
+from feedhandler.venue.access import Member
 from feedhandler.venue.config import VenueConfig
-from feedhandler.venue.gateway import Close, Drop, Effect, Gateway, Open, Pong, Send
+from feedhandler.venue.gateway import (
+    Close,
+    Cut,
+    Drop,
+    Effect,
+    Evict,
+    Gateway,
+    Later,
+    Open,
+    Pong,
+    Send,
+)
+from feedhandler.venue.journal import Journal
 from feedhandler.venue.limits import NS_PER_S
 
 __all__ = [
@@ -125,6 +138,16 @@ class Hub(Protocol):
     def drained(self) -> None:
         """Hear that a connection can take more."""
 
+    def acted(self) -> None:
+        """Hear that a connection asked for something: others may have to be told."""
+
+    def evict(self, members: list[Member]) -> None:
+        """Close the connections of some gateways, which were silent for too long."""
+
+    @property
+    def journal(self) -> Journal | None:
+        """Where every message is noted, if anywhere."""
+
 
 class Backlog:
     """How much of what was queued is still unread, leaving initial snapshots aside."""
@@ -154,10 +177,11 @@ class Connection:
         self, hub: Hub, config: VenueConfig, gateway: Gateway, wire: Wire
     ) -> None:
         self.address = wire.address
+        self.gateway = gateway
+        self.number = 0
         self.binary = False
         self.paused = False
         self._hub = hub
-        self._gateway = gateway
         self._wire = wire
         self._message_bytes = config.limits.message_bytes
         self._outbound_bytes = config.limits.outbound_bytes
@@ -169,6 +193,7 @@ class Connection:
         self._fragments_are_text = False
         self._heartbeat: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
+        self._late: set[asyncio.TimerHandle] = set()
         if hub.joined(self):
             self._arm()
         else:
@@ -191,9 +216,10 @@ class Connection:
         self._closing = True
         self._out.clear()
         self._leave()
-        for timer in (self._heartbeat, self._deadline):
+        for timer in (self._heartbeat, self._deadline, *self._late):
             if timer is not None:
                 timer.cancel()
+        self.gateway.left()
         self._hub.left(self)
 
     def pause(self) -> None:
@@ -207,6 +233,12 @@ class Connection:
         self._hub.drained()
 
     # ── outbound ──────────────────────────────────────────────────────────────────
+
+    def send(self, payload: bytes, snapshot: bool = False) -> None:
+        """Put a message of this client's own among those that flush() writes."""
+        if self._hub.journal is not None:
+            self._hub.journal.outbound(self.number, payload, self._hub.now_ns())
+        self.queue(text_frame(payload), snapshot)
 
     def queue(self, frame: bytes, snapshot: bool = False) -> None:
         """Put a text frame among those that flush() writes."""
@@ -258,9 +290,9 @@ class Connection:
         elif frame.opcode == Opcode.CLOSE:
             self._take_close(frame)
         elif frame.opcode == Opcode.PING:
-            self._apply(self._gateway.ping(frame.payload, self._hub.now_ns()))
+            self._apply(self.gateway.ping(frame.payload, self._hub.now_ns()))
         elif frame.opcode == Opcode.PONG:
-            self._apply(self._gateway.pong(self._hub.now_ns()))
+            self._apply(self.gateway.pong(self._hub.now_ns()))
         else:
             self._take_data(frame)
 
@@ -288,7 +320,9 @@ class Connection:
         if self._fragments_are_text and not is_utf8(message):
             self.close(1007, "text is not UTF-8")
             return
-        self._apply(self._gateway.receive(message, self._hub.now_ns()))
+        if self._hub.journal is not None:
+            self._hub.journal.inbound(self.number, message, self._hub.now_ns())
+        self._apply(self.gateway.receive(message, self._hub.now_ns()))
 
     def _take_close(self, frame: Frame) -> None:
         """Answer a close, or take the answer to ours; then the connection ends."""
@@ -303,7 +337,7 @@ class Connection:
         for effect in effects:
             match effect:
                 case Send(payload):
-                    self.queue(text_frame(payload))
+                    self.send(payload)
                 case Open(channel):
                     self._pending[channel] = None
                 case Drop(channel):
@@ -313,8 +347,25 @@ class Connection:
                     self._wire.send_pong(payload)
                 case Close(code, reason):
                     self.close(code, reason)
+                case Evict(members):
+                    self._hub.evict(members)
+                case Later(delay_ns, payload):
+                    self._send_later(delay_ns / NS_PER_S, payload)
+                case Cut():
+                    self.abort()
         self.flush()
         self._open_pending()
+        self._hub.acted()
+
+    def _send_later(self, delay_s: float, payload: bytes) -> None:
+        def send() -> None:
+            self._late.discard(timer)
+            if not self._closing:
+                self.send(payload)
+                self.flush()
+
+        timer = asyncio.get_running_loop().call_later(delay_s, send)
+        self._late.add(timer)
 
     def _open_pending(self) -> None:
         """Start channels one by one, as fast as the client drains their snapshots."""
@@ -322,7 +373,7 @@ class Connection:
             channel = next(iter(self._pending))
             del self._pending[channel]
             for payload in self._hub.attach(self, channel):
-                self.queue(text_frame(payload), snapshot=True)
+                self.send(payload, snapshot=True)
             self.flush()
 
     # ── time ──────────────────────────────────────────────────────────────────────
@@ -330,14 +381,14 @@ class Connection:
     def _arm(self) -> None:
         if self._closing:
             return
-        delay_ns = max(0, self._gateway.due_ns() - self._hub.now_ns())
+        delay_ns = max(0, self.gateway.due_ns() - self._hub.now_ns())
         loop = asyncio.get_running_loop()
         self._heartbeat = loop.call_later(delay_ns / NS_PER_S, self._tick)
 
     def _tick(self) -> None:
         if self._closing:
             return
-        self._apply(self._gateway.tick(self._hub.now_ns()))
+        self._apply(self.gateway.tick(self._hub.now_ns()))
         self._arm()
 
     def _give_up_later(self) -> None:
@@ -349,7 +400,7 @@ class Connection:
     def _leave(self) -> None:
         """Take part in no channel any more."""
         self._pending.clear()
-        for channel in self._gateway.subscriptions:
+        for channel in self.gateway.subscriptions:
             self._hub.detach(self, channel)
 
 

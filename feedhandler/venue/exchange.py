@@ -1,44 +1,125 @@
-"""The market that is matched here: the engines, their market data, and the traders."""
+"""The market of the reference venue: engines, accounts, and all that is told of them.
 
+Sans-I/O: time is an argument, messages go out as Pushes in the order of events.
+"""
+
+from collections.abc import Callable, Iterable
+from datetime import date
+from decimal import Decimal
 from itertools import count
 
-from feedhandler.protocol.channels import Channel, parse_channel
-from feedhandler.venue.config import VenueConfig
+from feedhandler.protocol.channels import PRIVATE_KINDS, Channel, parse_channel
+from feedhandler.venue.alerts import AlertRule, Alerts
+from feedhandler.venue.calendar import Calendar
+from feedhandler.venue.config import CalendarConfig, SymbolConfig, VenueConfig
+from feedhandler.venue.desk import HOUSE, Desk, Floor, Order
 from feedhandler.venue.flow import Trader
-from feedhandler.venue.limits import NS_PER_S
+from feedhandler.venue.journal import LEVELS, Journal, book_crc
+from feedhandler.venue.ledger import Ledger, Terms
 from feedhandler.venue.listing import Listing
 from feedhandler.venue.market import Push
 from feedhandler.venue.marketdata import MarketData
-from feedhandler.venue.matching import Engine, Report
+from feedhandler.venue.matching import Engine, Report, Side
+from feedhandler.venue.notices import Notices
 
 __all__ = ["Exchange"]
 
+NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
 # After a stall the traders carry on; they do not make up for more than this.
 CATCH_UP_NS = NS_PER_S // 4
+WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+TRADING_KINDS = ("user_orders", "user_trades", "account_updates")
 
 
 class Exchange:
-    """All symbols of the venue. Whatever trades goes through submit() and cancel()."""
+    """All symbols and accounts of the venue."""
 
     patient = False
 
-    def __init__(self, config: VenueConfig, now_ns: int) -> None:
-        trade_ids = count(1)
+    def __init__(self, config: VenueConfig, now_ns: int, epoch: str = "0") -> None:
+        now_ms = now_ns // NS_PER_MS
+        self._config = config
+        self._trade_ids = count(1)
         self._pushes: list[Push] = []
-        self.engines: dict[str, Engine] = {}
-        self._data: dict[str, MarketData] = {}
-        self._traders: list[Trader] = []
-        for symbol in config.symbols:
-            listing, engine = Listing(symbol), Engine()
-            self.engines[symbol.name] = engine
-            self._data[symbol.name] = MarketData(listing, engine, trade_ids)
-            if config.traders.enabled:
-                self._traders.append(Trader(listing, engine, self, config.traders.seed))
-        self._step_ns = max(1, round(NS_PER_S / config.traders.rate))
+        self.engines = {symbol.name: Engine() for symbol in config.symbols}
+        self._listings = {symbol.name: Listing(symbol) for symbol in config.symbols}
+        self._data = {
+            name: MarketData(self._listings[name], engine)
+            for name, engine in self.engines.items()
+        }
+        self.calendar = make_calendar(config.calendar)
+        self._halted: set[str] = set()
+        self._session_open = self.calendar.is_open(now_ms)
+        self._next_change_ms = self.calendar.next_change_ms(now_ms)
+        self._day_end_ms = self.calendar.day_end_ms(now_ms)
+        self.notices = Notices(epoch, now_ms)
+        self.alerts = Alerts(
+            (
+                AlertRule(
+                    alert.id, account.id, alert.name, alert.condition, alert.symbol,
+                    alert.threshold,
+                )
+                for account in config.accounts
+                for alert in account.alerts
+            ),
+            {symbol.name: symbol.tick for symbol in config.symbols},
+        )  # fmt: skip
+        self.ledger = make_ledger(config, self._listings)
+        self.desk = Desk(
+            Floor(
+                self._listings, self.engines, self.publish, self.is_open,
+                self.calendar.day_end_ms,
+            ),
+            self.ledger,
+            [account.id for account in config.accounts],
+            self_trade=config.self_trade == "allow",
+            batch_operations=config.limits.batch_operations,
+        )  # fmt: skip
+        self.desk.on_fill = self._warn_of_fill
+        self.desk.on_account = self._warn_of_low_cash
+        self._wishes = {account.id: account for account in config.accounts}
+        self._low: set[str] = set()
+        if not self._session_open:
+            self._announce("close", list(self.engines), now_ms)
+        self._traders = self._make_traders(now_ns)
+
+    def keep(self, journal: Journal, clock: Callable[[], int]) -> None:
+        """Note every order, fill and book state in *journal*, by *clock*."""
+        self.desk.on_order = lambda account, order: journal.order(
+            account, order, clock()
+        )
+        self.desk.on_trade = lambda account, trade: journal.fill(
+            account, trade, clock()
+        )
+
+        def keep_books(listing: Listing, engine: Engine) -> Callable[[str, int], None]:
+            def keep_book(channel: str, sequence: int) -> None:
+                bids, asks = (
+                    engine.top(side, LEVELS) for side in (Side.BUY, Side.SELL)
+                )
+                depth = parse_channel(channel).depth
+                crc = book_crc(listing, bids[:depth], asks[:depth])
+                journal.book(channel, sequence, crc, clock())
+
+            return keep_book
+
+        for name, data in self._data.items():
+            data.on_book = keep_books(self._listings[name], self.engines[name])
+
+    def _make_traders(self, now_ns: int) -> list[Trader]:
+        traders = self._config.traders
+        self._step_ns = max(1, round(NS_PER_S / traders.rate))
         self._next_step_ns = now_ns
-        for trader in self._traders:
+        if not traders.enabled:
+            return []
+        made = [
+            Trader(self._listings[name], engine, self, traders.seed)
+            for name, engine in self.engines.items()
+        ]
+        for trader in made:
             trader.open(now_ns)
+        return made
 
     # ── trading ───────────────────────────────────────────────────────────────────
 
@@ -53,24 +134,138 @@ class Exchange:
         time_in_force: int,
         now_ns: int,
     ) -> Report:
-        """Match an order, and publish what it did with the next advance()."""
+        """Match an order of the house; take() has what is to be told of it."""
         report = self.engines[symbol].submit(
             owner, side, lots, price_ticks, time_in_force
         )
-        return self._publish(symbol, report, now_ns)
+        self.publish(symbol, report, now_ns)
+        return report
 
     def cancel(self, symbol: str, order_id: int, *, now_ns: int) -> Report:
-        """Cancel an order and publish it; KeyError if it is not in the book."""
-        return self._publish(symbol, self.engines[symbol].cancel(order_id), now_ns)
-
-    def reduce(self, symbol: str, order_id: int, lots: int, *, now_ns: int) -> Report:
-        """Take lots off an order and publish it; KeyError if it is not in the book."""
-        report = self.engines[symbol].reduce(order_id, lots)
-        return self._publish(symbol, report, now_ns)
-
-    def _publish(self, symbol: str, report: Report, now_ns: int) -> Report:
-        self._pushes += self._data[symbol].take(report, now_ns // NS_PER_MS)
+        """Cancel an order of the house; KeyError if it is not in the book."""
+        report = self.engines[symbol].cancel(order_id)
+        self.publish(symbol, report, now_ns)
         return report
+
+    def publish(self, symbol: str, report: Report, now_ns: int) -> None:
+        """Tell everybody what an operation did, and run the stops that it set off."""
+        self._record(symbol, report, now_ns)
+        engine = self.engines[symbol]
+        while due := engine.next_due():
+            self._record(symbol, self.desk.activate(symbol, due, now_ns), now_ns)
+        self.desk.tell_accounts(now_ns)
+        self._pushes += self.desk.take_pushes()
+
+    def _record(self, symbol: str, report: Report, now_ns: int) -> None:
+        now_ms = now_ns // NS_PER_MS
+        fills = report.fills
+        trade_ids = [f"t-{next(self._trade_ids)}" for _ in fills]
+        self._pushes += self._data[symbol].take(report, trade_ids, now_ms)
+        self.desk.settle(symbol, report, trade_ids, now_ns)
+        self._pushes += self.desk.take_pushes()
+        for fill in fills:
+            for account, alert in self.alerts.on_trade(
+                symbol, fill.price_ticks, now_ms
+            ):
+                self._pushes.append(self.notices.alert(account, alert, now_ms))
+
+    # ── open and closed ───────────────────────────────────────────────────────────
+
+    def is_open(self, symbol: str) -> bool:
+        """Say whether orders in *symbol* are taken."""
+        return self._session_open and symbol not in self._halted
+
+    def halt(self, symbol: str, now_ns: int) -> None:
+        """Take no more orders in *symbol*, until resume()."""
+        if symbol not in self._halted and symbol in self.engines:
+            self._halted.add(symbol)
+            self._announce("halt", [symbol], now_ns // NS_PER_MS)
+
+    def resume(self, symbol: str, now_ns: int) -> None:
+        """Take orders in *symbol* again."""
+        if symbol in self._halted:
+            self._halted.remove(symbol)
+            if self._session_open:
+                self._announce("open", [symbol], now_ns // NS_PER_MS)
+
+    def shut_down(self, now_ns: int, message: str) -> None:
+        """Tell everybody that the venue is about to end."""
+        self._pushes.append(
+            self.notices.system(
+                "shutdown", "Venue shutting down", message, [], now_ns // NS_PER_MS
+            )
+        )
+
+    def _announce(self, event: str, symbols: list[str], now_ms: int) -> None:
+        titles = {
+            "open": "Market open",
+            "close": "Market closed",
+            "halt": "Trading halted",
+        }
+        words = {
+            "open": "Orders are taken in",
+            "close": "No orders are taken any more in",
+            "halt": "No orders are taken for the time being in",
+        }
+        self._pushes.append(
+            self.notices.system(
+                event,  # type: ignore[arg-type]
+                titles[event],
+                f"{words[event]} {', '.join(symbols)}.",
+                symbols,
+                now_ms,
+            )
+        )
+
+    def _pass_time(self, now_ns: int) -> None:
+        """Open, close, and end the day's orders, as the calendar says."""
+        now_ms = now_ns // NS_PER_MS
+        if now_ms >= self._day_end_ms:
+            self._day_end_ms = self.calendar.day_end_ms(now_ms)
+            self.desk.expire_day_orders(now_ns)
+        if self._next_change_ms is None or now_ms < self._next_change_ms:
+            return
+        self._next_change_ms = self.calendar.next_change_ms(now_ms)
+        opened = self.calendar.is_open(now_ms)
+        if opened != self._session_open:
+            self._session_open = opened
+            symbols = [name for name in self.engines if name not in self._halted]
+            self._announce("open" if opened else "close", symbols, now_ms)
+
+    # ── notifications ─────────────────────────────────────────────────────────────
+
+    def _warn_of_fill(self, order: Order, ticks: int, lots: int, now_ms: int) -> None:
+        wish = Decimal(self._wishes[order.account].large_fill)
+        listing = order.listing
+        value = listing.tick.number(ticks) * listing.lot.number(lots)
+        if wish and value >= float(wish):
+            text = (
+                f"Your order {order.id} traded {listing.lot.number(lots):.12g} "
+                f"{listing.name} at {listing.tick.number(ticks):.12g}."
+            )
+            self._pushes.append(
+                self.notices.user(order.account, "info", "Large fill", text, now_ms)
+            )
+
+    def _warn_of_low_cash(self, account: str, now_ns: int) -> None:
+        wish = self._wishes[account]
+        currency = next(iter(wish.balances), "")
+        if not currency or not Decimal(wish.low_cash):
+            return
+        available = self.ledger.available(account, currency)
+        if available >= Decimal(wish.low_cash):
+            self._low.discard(account)
+        elif account not in self._low:
+            self._low.add(account)
+            text = (
+                f"Your account has {available:f} {currency} available, below "
+                f"{wish.low_cash}. Please deposit funds or reduce positions."
+            )
+            self._pushes.append(
+                self.notices.user(
+                    account, "warning", "Margin Call Warning", text, now_ns // NS_PER_MS
+                )
+            )
 
     # ── the seam to the gateways ──────────────────────────────────────────────────
 
@@ -82,16 +277,27 @@ class Exchange:
 
     def open(self, name: str, now_ns: int) -> list[bytes]:
         """Produce a channel; return what a new subscriber gets first."""
+        now_ms = now_ns // NS_PER_MS
+        kind, _, account = name.partition("/")
+        if kind in TRADING_KINDS:
+            return self.desk.open(kind, account, now_ns)
+        if kind in PRIVATE_KINDS:
+            return self.notices.opening(kind, now_ms)
         channel = parse_channel(name)
-        return self._data[channel.symbol].open(channel, name, now_ns // NS_PER_MS)
+        return self._data[channel.symbol].open(channel, name, now_ms)
 
     def release(self, name: str) -> None:
         """Stop producing a channel: its last subscriber is gone."""
-        channel = parse_channel(name)
-        self._data[channel.symbol].release(channel, name)
+        kind = name.partition("/")[0]
+        if kind in TRADING_KINDS:
+            self.desk.release(name)
+        elif kind not in PRIVATE_KINDS:
+            channel = parse_channel(name)
+            self._data[channel.symbol].release(channel, name)
 
     def advance(self, now_ns: int) -> list[Push]:
         """Let the traders act and time pass up to *now_ns*; return the messages due."""
+        self._pass_time(now_ns)
         for data in self._data.values():
             self._pushes += data.advance(now_ns // NS_PER_MS)
         if self._traders:
@@ -99,7 +305,12 @@ class Exchange:
             while self._next_step_ns <= now_ns:
                 self._next_step_ns += self._step_ns
                 for trader in self._traders:
-                    trader.step(now_ns)
+                    if self.is_open(trader.symbol):
+                        trader.step(now_ns)
+        return self.take()
+
+    def take(self) -> list[Push]:
+        """Return what is to be told of what was done since."""
         pushes, self._pushes = self._pushes, []
         return pushes
 
@@ -107,11 +318,49 @@ class Exchange:
         """Return when advance() next has something to do; None for not of itself."""
         if self._pushes:
             return 0
-        due = [
-            due_ms * NS_PER_MS
-            for data in self._data.values()
-            if (due_ms := data.due_ms()) is not None
-        ]
+        due_ms: Iterable[int | None] = (
+            self._next_change_ms,
+            self._day_end_ms,
+            *(data.due_ms() for data in self._data.values()),
+        )
+        due = [time_ms * NS_PER_MS for time_ms in due_ms if time_ms is not None]
         if self._traders:
             due.append(self._next_step_ns)
         return min(due, default=None)
+
+
+def make_calendar(config: CalendarConfig) -> Calendar:
+    """Make the calendar that a configuration describes."""
+    return Calendar(
+        config.timezone,
+        opens=config.opens,
+        closes=config.closes,
+        weekdays=[WEEKDAYS.index(day) for day in config.weekdays],
+        holidays=[date.fromisoformat(day) for day in config.holidays],
+        early_closes={
+            date.fromisoformat(day): at for day, at in config.early_closes.items()
+        },
+    )
+
+
+def make_ledger(config: VenueConfig, listings: dict[str, Listing]) -> Ledger:
+    """Open every account, and that of the house."""
+    ledger = Ledger(map(terms_of, config.symbols), allow_short=config.allow_short)
+    ledger.open_account(HOUSE, {}, limited=False)
+    for account in config.accounts:
+        positions = {}
+        for symbol in account.positions:
+            price = account.average_price(symbol)
+            if price is None:
+                listing = listings[symbol]
+                price = str(listing.tick.number(listing.previous_close_ticks))
+            positions[symbol] = (account.quantity(symbol), price)
+        ledger.open_account(account.id, account.balances, positions)
+    return ledger
+
+
+def terms_of(symbol: SymbolConfig) -> Terms:
+    return Terms(
+        symbol.name, symbol.tick, symbol.lot, symbol.currency, symbol.base_currency,
+        symbol.maker_fee, symbol.taker_fee,
+    )  # fmt: skip

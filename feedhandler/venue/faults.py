@@ -1,28 +1,60 @@
 """What a test may ask the venue to do wrong. No message on the wire can reach it."""
 
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
+from typing import Literal, NamedTuple
 
+import msgspec
+
+from feedhandler.protocol.messages import Orderbook
 from feedhandler.venue.market import Push
 
-__all__ = ["FaultPlan"]
+__all__ = ["AnswerFault", "FaultPlan"]
 
 UPDATE = b'{"type":"orderbook_update"'
+NS_PER_S = 1_000_000_000
+
+AnswerKind = Literal["drop", "delay", "error", "cut"]
+SnapshotKind = Literal["stale", "crossed"]
+
+decode_book = msgspec.json.Decoder(Orderbook).decode
+encode = msgspec.json.Encoder().encode
+
+
+class AnswerFault(NamedTuple):
+    """What becomes of one order action, which is *processed* or not.
+
+    Its answer is lost, late, an internal_error, or the end of the connection.
+    """
+
+    kind: AnswerKind
+    processed: bool
+    delay_ns: int = 0
 
 
 class FaultPlan:
     """Faults to come; each is spent once, but for those that are switched on and off.
 
     The venue asks filter() for every batch of messages, after their sequences are
-    given, and a gateway asks heartbeats_stopped.
+    given, opening() for what a subscriber begins with, answer() for every order action,
+    and a gateway asks heartbeats_stopped.
     """
 
     def __init__(self) -> None:
         self.heartbeats_stopped = False
         self._skips: Counter[str] = Counter()
         self._repeats: Counter[str] = Counter()
+        self._withheld: defaultdict[str, int] = defaultdict(int)
+        self._kept: defaultdict[str, list[Push]] = defaultdict(list)
         self._frozen: set[str] = set()
+        self._muted: set[str] = set()
+        self._snapshots: defaultdict[str, deque[SnapshotKind]] = defaultdict(deque)
+        self._answers: defaultdict[str, deque[AnswerFault]] = defaultdict(deque)
         self._cut: Callable[[int | None, str], None] | None = None
+        self._send: Callable[[list[Push]], None] | None = None
+        self._restart: Callable[[], None] | None = None
+
+    # ── market data ───────────────────────────────────────────────────────────────
 
     def skip(self, channel: str, updates: int = 1) -> None:
         """Lose the next book updates of a channel; their sequences are used up."""
@@ -32,13 +64,56 @@ class FaultPlan:
         """Send each of the next book updates of a channel twice."""
         self._repeats[channel] += updates
 
+    def withhold(self, channel: str, updates: int = 1) -> None:
+        """Keep the next book updates of a channel back, until release()."""
+        self._withheld[channel] += updates
+
+    def release(self, channel: str) -> None:
+        """Send what was kept back, late and in its order."""
+        self._withheld.pop(channel, None)
+        kept = self._kept.pop(channel, [])
+        if kept and self._send is not None:
+            self._send(kept)
+
     def freeze(self, channel: str) -> None:
         """Send nothing on a channel until thaw(); snapshots are still answered."""
         self._frozen.add(channel)
 
+    def mute(self, channel: str) -> None:
+        """Confirm subscriptions of a channel, and send nothing, not even snapshots."""
+        self._frozen.add(channel)
+        self._muted.add(channel)
+
     def thaw(self, channel: str) -> None:
-        """Send again on a frozen channel; what came meanwhile is lost."""
+        """Send again on a frozen or mute channel; what came meanwhile is lost."""
         self._frozen.discard(channel)
+        self._muted.discard(channel)
+
+    def spoil_snapshot(self, channel: str, kind: SnapshotKind, count: int = 1) -> None:
+        """Make the next snapshots of a channel stale by ten updates, or crossed."""
+        self._snapshots[channel].extend([kind] * count)
+
+    # ── answers ───────────────────────────────────────────────────────────────────
+
+    def spoil_answer(
+        self,
+        action: str,
+        kind: AnswerKind,
+        *,
+        processed: bool,
+        delay_s: float = 0.0,
+        count: int = 1,
+    ) -> None:
+        """Lose or spoil the answers to the next order actions of a name."""
+        fault = AnswerFault(kind, processed, round(delay_s * NS_PER_S))
+        self._answers[action].extend([fault] * count)
+
+    def answer(self, action: str) -> AnswerFault | None:
+        """Use up the fault of the next answer to an action, if there is one."""
+        waiting = self._answers.get(action)
+        return waiting.popleft() if waiting else None
+
+    # ── connections ───────────────────────────────────────────────────────────────
 
     def close_all(self, code: int, reason: str = "") -> None:
         """Close every connection with a code."""
@@ -50,14 +125,26 @@ class FaultPlan:
         if self._cut is not None:
             self._cut(None, "")
 
-    def attach(self, cut: Callable[[int | None, str], None]) -> None:
-        """Tell the plan how to cut connections; the venue does, when it starts."""
-        self._cut = cut
+    def restart(self) -> None:
+        """Restart the venue on its port: 4004 to everybody, and nothing is kept."""
+        if self._restart is not None:
+            self._restart()
+
+    def attach(
+        self,
+        cut: Callable[[int | None, str], None],
+        send: Callable[[list[Push]], None],
+        restart: Callable[[], None],
+    ) -> None:
+        """Tell the plan how to reach the venue, which does so when it starts."""
+        self._cut, self._send, self._restart = cut, send, restart
+
+    # ── for the venue ─────────────────────────────────────────────────────────────
 
     @property
     def active(self) -> bool:
         """Whether filter() would change anything."""
-        return bool(self._skips or self._repeats or self._frozen)
+        return bool(self._skips or self._repeats or self._frozen or self._withheld)
 
     def filter(self, pushes: list[Push]) -> list[Push]:
         """Return the messages to send instead of *pushes*."""
@@ -66,11 +153,25 @@ class FaultPlan:
             sent += [push] * self._copies(push)
         return sent
 
+    def opening(self, channel: str, payloads: list[bytes]) -> list[bytes]:
+        """Return what a subscriber begins with instead of *payloads*."""
+        if channel in self._muted:
+            return []
+        kinds = self._snapshots.get(channel)
+        if not kinds:
+            return payloads
+        kind = kinds.popleft()
+        return [spoil(payload, kind) for payload in payloads]
+
     def _copies(self, push: Push) -> int:
         if push.channel in self._frozen:
             return 0
         if not push.payload.startswith(UPDATE):
             return 1
+        if self._withheld.get(push.channel):
+            self._withheld[push.channel] -= 1
+            self._kept[push.channel].append(push)
+            return 0
         if spend(self._skips, push.channel):
             return 0
         return 2 if spend(self._repeats, push.channel) else 1
@@ -84,3 +185,14 @@ def spend(faults: Counter[str], channel: str) -> bool:
     if faults[channel] <= 0:
         del faults[channel]
     return True
+
+
+def spoil(payload: bytes, kind: SnapshotKind) -> bytes:
+    """Return a snapshot that is of the past, or whose sides are exchanged."""
+    snapshot = decode_book(payload)
+    data = snapshot.data
+    if kind == "stale":
+        data.sequence = max(1, data.sequence - 10)
+    else:
+        data.bids, data.asks = data.asks, data.bids
+    return encode(snapshot)

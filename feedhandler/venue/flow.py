@@ -54,7 +54,7 @@ class Trader:
     """Everybody who trades one symbol, behind one random generator."""
 
     def __init__(self, listing: Listing, engine: Engine, desk: Desk, seed: int) -> None:
-        self._symbol = listing.name
+        self.symbol = listing.name
         self._engine = engine
         self._desk = desk
         self._now_ns = 0
@@ -174,7 +174,7 @@ class Trader:
 
     def _submit(self, side: int, price_ticks: int, time_in_force: int) -> Report:
         return self._desk.submit(
-            self._symbol,
+            self.symbol,
             OWNER,
             side,
             self._lots(),
@@ -184,4 +184,4 @@ class Trader:
         )
 
     def _cancel(self, order_id: int) -> None:
-        self._desk.cancel(self._symbol, order_id, now_ns=self._now_ns)
+        self._desk.cancel(self.symbol, order_id, now_ns=self._now_ns)

@@ -4,7 +4,7 @@ A message is encoded once for its channel, and only while somebody is subscribed
 sequence of a book counts per channel name and outlives its subscribers.
 """
 
-from itertools import count
+from collections.abc import Callable
 
 import msgspec
 
@@ -157,12 +157,10 @@ class TickerChannel:
 class MarketData:
     """The public channels of one symbol."""
 
-    def __init__(
-        self, listing: Listing, engine: Engine, trade_ids: "count[int]"
-    ) -> None:
+    def __init__(self, listing: Listing, engine: Engine) -> None:
         self.listing = listing
+        self.on_book: Callable[[str, int], None] | None = None
         self._engine = engine
-        self._trade_ids = trade_ids
         self._books: dict[str, BookChannel] = {}
         self._open_books: list[BookChannel] = []
         self._open_candles: set[str] = set()
@@ -223,8 +221,11 @@ class MarketData:
 
     # ── events ────────────────────────────────────────────────────────────────────
 
-    def take(self, report: Report, now_ms: int) -> list[Push]:
-        """Turn what an operation did into messages: trades, then books, then ticker."""
+    def take(self, report: Report, trade_ids: list[str], now_ms: int) -> list[Push]:
+        """Turn what an operation did into messages: trades, then books, then ticker.
+
+        *trade_ids* names the fills: the parties are told the same.
+        """
         pushes: list[Push] = []
         if report.fills:
             pushes += self._close_candles(now_ms)
@@ -232,7 +233,8 @@ class MarketData:
             for fill in report.fills:
                 self._day.add(fill.price_ticks, fill.lots)
                 self._candles.add(now_ms, fill.price_ticks, fill.lots)
-            pushes += self._trade_pushes(report, now_ms)
+            if self._trades_opened:
+                pushes += self._trade_pushes(report, trade_ids, now_ms)
         if report.changes:
             for book in self._open_books:
                 pushes += self._book_pushes(book, report.changes, now_ms)
@@ -258,16 +260,14 @@ class MarketData:
 
     # ── messages ──────────────────────────────────────────────────────────────────
 
-    def _trade_pushes(self, report: Report, now_ms: int) -> list[Push]:
+    def _trade_pushes(
+        self, report: Report, trade_ids: list[str], now_ms: int
+    ) -> list[Push]:
         symbol = self.listing.name
         name = f"trades:{symbol}"
         side = SIDE_NAMES[report.side]
         pushes = []
-        for fill in report.fills:
-            # Numbered even when nobody listens: the parties are told the same id.
-            trade_id = f"t-{next(self._trade_ids)}"
-            if not self._trades_opened:
-                continue
+        for fill, trade_id in zip(report.fills, trade_ids, strict=True):
             data = TradeData(
                 symbol,
                 self.listing.tick.number(fill.price_ticks),
@@ -288,6 +288,8 @@ class MarketData:
         if not bids and not asks:
             return []
         book.sequence += 1
+        if self.on_book is not None:
+            self.on_book(book.name, book.sequence)
         data = OrderbookData(
             self.listing.name, self._levels(bids), self._levels(asks), book.sequence
         )

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 
 import msgspec
 
-from feedhandler.protocol.channels import Channel
+from feedhandler.protocol.channels import PRIVATE_KINDS, Channel
 from feedhandler.protocol.messages import Level, Orderbook, OrderbookData
 from feedhandler.venue.config import ReplayConfig
 from feedhandler.venue.market import Push
+from feedhandler.venue.notices import Notices
 from feedhandler.venue.recording import (
     BOOK_TYPES,
     SNAPSHOT,
@@ -26,6 +27,7 @@ __all__ = ["RecordedBook", "Replay"]
 
 # Lines at most for one advance(), so that heartbeats and requests get their turn.
 BATCH = 512
+NS_PER_MS = 1_000_000
 # A book is brought up to date when it is asked for, or when this much has piled up.
 PENDING_BYTES = 1 << 20
 
@@ -112,6 +114,8 @@ class Replay:
         self._first_ns = 0
         self.finished = False
         self.sent = 0
+        self.desk = None
+        self.notices = Notices("recording", 0)
 
     @property
     def patient(self) -> bool:
@@ -139,6 +143,9 @@ class Replay:
 
     def open(self, name: str, now_ns: int) -> list[bytes]:
         """Start with the first subscriber; give a later one the book as it stands."""
+        kind = name.partition("/")[0]
+        if kind in PRIVATE_KINDS:
+            return self.notices.opening(kind, now_ns // NS_PER_MS)
         self._opened.add(name)
         if self._lines is None:
             self._rewind(now_ns)
@@ -150,6 +157,10 @@ class Replay:
     def release(self, name: str) -> None:
         """Note that nobody listens; flat out, the replay waits for somebody."""
         self._opened.discard(name)
+
+    def take(self) -> list[Push]:
+        """Return nothing: nobody can do anything to a recording."""
+        return []
 
     def advance(self, now_ns: int) -> list[Push]:
         """Return the lines due by *now_ns*, at most a batch of them."""

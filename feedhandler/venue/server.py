@@ -2,12 +2,17 @@
 
 import asyncio
 import logging
+import os
+import secrets
+import ssl
+import stat
 import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
+import msgspec
 from picows import (
     WSCloseCode,
     WSFrame,
@@ -19,8 +24,11 @@ from picows import (
     ws_create_server,
 )
 
-from feedhandler.protocol.channels import MARKET_DATA
-from feedhandler.venue.config import LOOPBACK, VenueConfig
+from feedhandler.errors import ConfigError
+from feedhandler.protocol.channels import ENDPOINTS
+from feedhandler.secret import Secret
+from feedhandler.venue.access import Access, Key, Member
+from feedhandler.venue.config import LOOPBACK, AccountConfig, VenueConfig, demo_account
 from feedhandler.venue.connection import (
     CLOSE_DEADLINE_S,
     HIGH_WATER_BYTES,
@@ -31,7 +39,8 @@ from feedhandler.venue.connection import (
 )
 from feedhandler.venue.exchange import Exchange
 from feedhandler.venue.faults import FaultPlan
-from feedhandler.venue.gateway import Gateway
+from feedhandler.venue.gateway import Gateway, Services
+from feedhandler.venue.journal import Journal
 from feedhandler.venue.limits import NS_PER_S
 from feedhandler.venue.market import Market, Push
 from feedhandler.venue.replay import Replay
@@ -40,8 +49,8 @@ __all__ = ["Venue"]
 
 log = logging.getLogger("feedhandler.venue")
 
-SERVED = (MARKET_DATA,)
-GOING_AWAY = 1001
+GOING_AWAY, RESTARTING = 1001, 4004
+NS_PER_MS = 1_000_000
 
 
 class PicowsWire:
@@ -124,17 +133,34 @@ class Venue:
     """The reference venue, in this process and on this loop.
 
     ``async with Venue(VenueConfig(port=0)) as venue: connect(venue.url + path)``
+
+    A configuration without accounts gets one for demonstration, with a random secret:
+    see ``credentials``. With *journal*, everything that happens is noted there.
     """
 
-    def __init__(self, config: VenueConfig, faults: FaultPlan | None = None) -> None:
+    def __init__(
+        self,
+        config: VenueConfig,
+        faults: FaultPlan | None = None,
+        journal: Journal | None = None,
+    ) -> None:
+        if not config.accounts:
+            config = msgspec.structs.replace(config, accounts=[demo_account(config)])
         self.config = config
         self.faults = faults or FaultPlan()
+        self.journal = journal
         self.market: Market | None = None
         self.port = config.port
+        self._keys = [key_of(account) for account in config.accounts]
+        self._access = Access(
+            self._keys, config.limits, config.authentication_window_ms
+        )
         # One clock that never steps back: what the wall said at the start, and on.
         self._epoch_ns = time.time_ns() - time.monotonic_ns()
         self._server: Any = None
         self._timer: asyncio.Handle | None = None
+        self._restarting: asyncio.Task[None] | None = None
+        self._count = 0
         self._connections: dict[Connection, None] = {}
         self._per_address: Counter[str] = Counter()
         self._subscribers: dict[str, dict[Connection, None]] = {}
@@ -147,16 +173,14 @@ class Venue:
 
         Raises OSError if the port is taken, ConfigError if a recording is unusable.
         """
-        if self.config.replay is None:
-            self.market = Exchange(self.config, self.now_ns())
-        else:
-            # Reading a recording through takes a while: not on the loop.
-            self.market = await asyncio.to_thread(Replay, self.config.replay)
-        self.faults.attach(self._cut)
+        tls = tls_context(self.config.tls_cert, self.config.tls_key)
+        self.market = await self._make_market()
+        self.faults.attach(self._cut, self._deliver, self._restart_soon)
         self._server = await ws_create_server(
             self._accept,
             self.config.host,
-            self.config.port,
+            self.port,
+            ssl=tls,
             enable_auto_pong=False,
             max_frame_size=self.config.limits.message_bytes,
             logger_name="venue",
@@ -165,17 +189,43 @@ class Venue:
         log.info("venue listening url=%s", self.url)
         self._plan()
 
+    async def _make_market(self) -> Market:
+        if self.config.replay is not None:
+            # Reading a recording through takes a while: not on the loop.
+            return await asyncio.to_thread(Replay, self.config.replay)
+        exchange = Exchange(self.config, self.now_ns(), secrets.token_hex(8))
+        if self.journal is not None:
+            exchange.keep(self.journal, self.now_ns)
+        return exchange
+
+    async def restart(self, reason: str = "server restarting") -> None:
+        """Begin again on the same port: 4004 to everybody, and nothing is kept."""
+        await self._end(RESTARTING, reason)
+        await self.start()
+
+    def _restart_soon(self) -> None:
+        self._restarting = asyncio.get_running_loop().create_task(self.restart())
+
     async def stop(self) -> None:
         """Close every connection with 1001, then stop listening."""
+        await self._end(GOING_AWAY, "going away")
+        if self.journal is not None:
+            self.journal.flush()
+
+    async def _end(self, code: int, reason: str) -> None:
         if self._server is None:
             return
+        market = self._open_market()
+        if isinstance(market, Exchange):
+            market.shut_down(self.now_ns(), f"The venue is shutting down: {reason}.")
+            self._deliver(market.take())
         server, self._server = self._server, None
         server.close()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         for connection in list(self._connections):
-            connection.close(GOING_AWAY, "going away")
+            connection.close(code, reason)
         if self._connections:
             self._all_gone.clear()
             # Connections abort themselves at the deadline of the close.
@@ -196,7 +246,13 @@ class Venue:
     def url(self) -> str:
         """The base URL, to which an endpoint's path is appended."""
         host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
-        return f"ws://{host}:{self.port}"
+        return f"{'wss' if self.config.tls_cert else 'ws'}://{host}:{self.port}"
+
+    @property
+    def credentials(self) -> tuple[str, str]:
+        """The key and the secret of the first account, for a client to be tested."""
+        key = self._keys[0]
+        return key.api_key, key.secret.reveal().decode()
 
     @property
     def connections(self) -> int:
@@ -219,7 +275,7 @@ class Venue:
 
     def _judge(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
         path, _, query = request.path.decode("latin-1").partition("?")
-        if path not in SERVED:
+        if path not in ENDPOINTS:
             return refuse(404, b"not found")
         if request.method != b"GET":
             return refuse(405, b"method not allowed")
@@ -252,11 +308,16 @@ class Venue:
 
     def _listener(self, endpoint: str, binary: bool) -> Listener:
         def connect(wire: PicowsWire) -> Connection:
-            gateway = Gateway(
-                self.config, self._open_market(), endpoint, self.now_ns(), self.faults
+            services = Services(
+                self.config, self._open_market(), self._access, self.faults
             )
+            gateway = Gateway(services, endpoint, wire.address, self.now_ns())
             connection = Connection(self, self.config, gateway, wire)
             connection.binary = binary
+            if self.journal is not None:
+                self.journal.note(
+                    "open", self.now_ns(), c=connection.number, endpoint=endpoint
+                )
             return connection
 
         return Listener(connect)
@@ -275,6 +336,8 @@ class Venue:
 
     def joined(self, connection: Connection) -> bool:
         """Count a new connection; False if its address has too many."""
+        self._count += 1
+        connection.number = self._count
         self._connections[connection] = None
         self._per_address[connection.address] += 1
         limit = self.config.limits.connections_per_address
@@ -283,13 +346,16 @@ class Venue:
             connection.address,
             len(self._connections),
         )
-        return self._per_address[connection.address] <= limit
+        admitted = self._access.admit_handshake(connection.address, self.now_ns())
+        return admitted and self._per_address[connection.address] <= limit
 
     def left(self, connection: Connection) -> None:
         """Forget a connection that is gone."""
         if connection not in self._connections:
             return
         del self._connections[connection]
+        if self.journal is not None:
+            self.journal.note("close", self.now_ns(), c=connection.number)
         self._per_address[connection.address] -= 1
         if not self._per_address[connection.address]:
             del self._per_address[connection.address]
@@ -305,6 +371,7 @@ class Venue:
     def attach(self, connection: Connection, channel: str) -> list[bytes]:
         """Subscribe a connection; return what the channel begins with."""
         opening = self._open_market().open(channel, self.now_ns())
+        opening = self.faults.opening(channel, opening)
         self._subscribers.setdefault(channel, {})[connection] = None
         self._plan()
         return opening
@@ -322,6 +389,19 @@ class Venue:
     def drained(self) -> None:
         """Hear that a connection can take more."""
         self._plan()
+
+    def acted(self) -> None:
+        """Tell at once what a request brought about."""
+        pushes = self._open_market().take()
+        if pushes:
+            self._deliver(pushes)
+            self._plan()
+
+    def evict(self, members: list[Member]) -> None:
+        """Close connections that were silent for too long."""
+        for connection in list(self._connections):
+            if connection.gateway in members:
+                connection.close(GOING_AWAY, "heartbeat timeout")
 
     # ── pump ──────────────────────────────────────────────────────────────────────
 
@@ -369,6 +449,8 @@ class Venue:
             frame = text_frame(payload)
             for connection in subscribers:
                 connection.queue(frame, snapshot)
+                if self.journal is not None:
+                    self.journal.outbound(connection.number, payload, self.now_ns())
         for connection in list(self._connections):
             connection.flush()
 
@@ -385,3 +467,36 @@ def refuse(status: int, body: bytes) -> WSUpgradeResponseWithListener:
     """Make an HTTP answer instead of an upgrade; its text is constant."""
     response = WSUpgradeResponse.create_error_response(status, body)
     return WSUpgradeResponseWithListener(response, None)
+
+
+def key_of(account: AccountConfig) -> Key:
+    """Return the key of an account, its secret from wherever it is.
+
+    ConfigError if it is not there. This is a shell: it may look at the environment.
+    """
+    if account.secret_file:
+        return Key(account.api_key, Secret.from_file(account.secret_file), account.id)
+    text = account.secret or os.environ.get(account.secret_env, "")
+    if not text:
+        raise ConfigError(f"environment variable {account.secret_env} is not set")
+    return Key(account.api_key, Secret(text), account.id)
+
+
+def tls_context(cert: str, key: str) -> ssl.SSLContext | None:
+    """Return the context of a certificate and its key, None without them.
+
+    ConfigError for a key that others can read, and for files that do not go together.
+    """
+    if not cert:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        mode = stat.S_IMODE(os.stat(key).st_mode)
+        if mode & 0o077:
+            raise ConfigError(f"tls_key {key} has mode {mode:#o}, others can read it")
+        context.load_cert_chain(cert, key)
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise ConfigError(f"tls_cert {cert}, tls_key {key}: {why.lower()}") from None
+    return context

@@ -42,9 +42,6 @@ if "FEEDHANDLER_NODE_MODULES" in os.environ:
     NODE_ENVIRONMENT["NODE_PATH"] = os.environ["FEEDHANDLER_NODE_MODULES"]
 
 LANGUAGES = ["javascript", "python"]
-NOT_YET = pytest.mark.xfail(
-    strict=True, reason="the trading endpoint is not served yet"
-)
 
 
 # ── the venue ─────────────────────────────────────────────────────────────────────────
@@ -347,7 +344,6 @@ def assert_accepted(response: dict[str, Any]) -> None:
     assert {key: response["data"][key] for key in ORDER} == ORDER
 
 
-@NOT_YET
 @pytest.mark.parametrize(
     "language",
     [
@@ -371,7 +367,6 @@ def test_a_printed_client_is_authenticated_and_its_order_accepted(run, language)
     assert "id" not in update
 
 
-@NOT_YET
 @pytest.mark.req("AU-07", "AU-10", "A-02")
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_printed_client_with_a_wrong_secret_is_told_so(run, language):
@@ -386,7 +381,6 @@ def test_a_printed_client_with_a_wrong_secret_is_told_so(run, language):
     assert "None" not in said
 
 
-@NOT_YET
 @pytest.mark.req("A-05")
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_printed_client_trades_again_after_a_restart(run, language):
@@ -406,7 +400,6 @@ def test_a_printed_client_trades_again_after_a_restart(run, language):
     assert update["data"]["order_id"] == order["data"]["order_id"]
 
 
-@NOT_YET
 @pytest.mark.req("EX-01")
 def test_the_printed_javascript_program_runs_as_it_is(tmp_path):
     node = node_with_ws()

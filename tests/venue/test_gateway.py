@@ -7,10 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedhandler.protocol.channels import MARKET_DATA
+from feedhandler.venue.access import Access
 from feedhandler.venue.config import TradersConfig, VenueConfig
 from feedhandler.venue.exchange import Exchange
 from feedhandler.venue.faults import FaultPlan
-from feedhandler.venue.gateway import Close, Drop, Gateway, Open, Pong, Send
+from feedhandler.venue.gateway import (
+    Close,
+    Drop,
+    Gateway,
+    Open,
+    Pong,
+    Send,
+    Services,
+)
 from feedhandler.venue.limits import NS_PER_S
 
 START = 1_625_097_600 * NS_PER_S
@@ -23,7 +32,9 @@ class Client:
     def __init__(self, config=CONFIG, faults=None):
         self.now_ns = START
         market = Exchange(config, START)
-        self.gateway = Gateway(config, market, MARKET_DATA, START, faults)
+        access = Access([], config.limits)
+        services = Services(config, market, access, faults or FaultPlan())
+        self.gateway = Gateway(services, MARKET_DATA, "127.0.0.1", START)
 
     def wait(self, seconds):
         self.now_ns += round(seconds * NS_PER_S)
@@ -283,7 +294,7 @@ def test_an_action_that_is_not_served_is_invalid(action):
 
 
 @pytest.mark.req("A-01", "A-04")
-def test_authentication_fails_in_both_forms_and_the_connection_stays():
+def test_a_malformed_authentication_fails_in_both_forms_and_the_connection_stays():
     effects = Client().send("authenticate", data={"api_key": "k"}, id="auth-1")
 
     message = answer(effects)
@@ -291,7 +302,7 @@ def test_authentication_fails_in_both_forms_and_the_connection_stays():
     assert (message["type"], message["id"]) == ("auth_response", "auth-1")
     assert message["status"] == message["data"]["status"] == "error"
     assert message["message"] == message["data"]["message"]
-    assert message["data"]["code"] == "invalid_credentials"
+    assert message["data"]["code"] == "invalid_parameter"
 
 
 # ── heartbeats ────────────────────────────────────────────────────────────────────────

@@ -32,7 +32,8 @@ class Stand:
         self.listing = Listing(
             SymbolConfig(name="AAPL", tick="0.05", previous_close=previous_close)
         )
-        self.data = MarketData(self.listing, self.engine, count(1))
+        self.data = MarketData(self.listing, self.engine)
+        self.trade_ids = count(1)
         self.messages = []
 
     def open(self, name, now_ms=T0):
@@ -59,7 +60,8 @@ class Stand:
         return [m for name, m in self.messages if name == channel]
 
     def _take(self, report, now_ms):
-        self._keep(self.data.take(report, now_ms))
+        ids = [f"t-{next(self.trade_ids)}" for _ in report.fills]
+        self._keep(self.data.take(report, ids, now_ms))
         return report
 
     def _keep(self, pushes):

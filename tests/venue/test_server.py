@@ -143,7 +143,7 @@ def test_two_subscribers_share_one_sequence():
 
 @pytest.mark.req("EP-06", "SEC-10")
 @pytest.mark.parametrize(
-    "path", ["/", "/ws", "/ws/trading", "/ws/market-data/", "/ws/../ws/market-data"]
+    "path", ["/", "/ws", "/ws/trading/", "/ws/unknown", "/ws/../ws/trading"]
 )
 def test_other_paths_are_not_found(path):
     async def scenario(venue):
