@@ -37,6 +37,7 @@ __all__ = ["main"]
 DONE, FAILURE, USAGE, CONNECTION, MEMORY, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 CHANNELS = ("orderbook", "trades", "ticker", "candles")
+SECRET_VARIABLE = "FEEDHANDLER_VENUE_SECRET"
 WAIT_S = 0.1
 
 
@@ -104,6 +105,11 @@ def _parser() -> argparse.ArgumentParser:
     venue.add_argument("--config", metavar="FILE", help="venue.toml")
     venue.add_argument("--host")
     venue.add_argument("--port", type=int, help="0 takes a free one (default: 8765)")
+    venue.add_argument(
+        "--log", metavar="FILE", help="note every message and order here"
+    )
+    venue.add_argument("--cert", metavar="FILE", help="serve wss with this certificate")
+    venue.add_argument("--key", metavar="FILE", help="the certificate's private key")
     venue.add_argument("--seed", type=int, help="of the traders")
     venue.add_argument("--rate", type=_positive, help="of the traders, each symbol")
     venue.add_argument("--replay", metavar="FILE", help="a recorded market X.jsonl.gz")
@@ -209,12 +215,16 @@ def _feed_config(options: argparse.Namespace) -> "FeedConfig":
 
 
 def _venue(options: argparse.Namespace) -> int:
-    from feedhandler.venue.server import Venue
+    from feedhandler.venue import Journal, Venue
 
-    config = _venue_config(options)
+    config, secret = _with_account(_venue_config(options))
+    try:
+        journal = Journal.at(options.log) if options.log else None
+    except OSError as error:
+        raise ConfigError(f"--log {options.log}: {error.strerror}") from None
 
     async def serve(stop: asyncio.Event) -> int:
-        venue = Venue(config)
+        venue = Venue(config, journal=journal)
         try:
             await venue.start()
         except OSError as error:
@@ -225,12 +235,27 @@ def _venue(options: argparse.Namespace) -> int:
             )
         try:
             print(f"venue listening on {venue.url}", flush=True)
+            if secret:
+                print(f"key {config.accounts[0].api_key} secret {secret}", flush=True)
             await stop.wait()
         finally:
             await venue.stop()
+            if journal is not None:
+                journal.close()
         return DONE
 
     return _until_signal(serve)
+
+
+def _with_account(config: "VenueConfig") -> tuple["VenueConfig", str]:
+    """Give a venue without accounts one; return the secret if it is to be told."""
+    from feedhandler.venue.config import with_demo_account
+
+    if config.accounts:
+        return config, ""
+    secret = os.environ.get(SECRET_VARIABLE, "")
+    config = with_demo_account(config, secret)
+    return config, "" if secret else config.accounts[0].secret
 
 
 def _venue_config(options: argparse.Namespace) -> "VenueConfig":
@@ -241,6 +266,9 @@ def _venue_config(options: argparse.Namespace) -> "VenueConfig":
     for key in ("host", "port"):
         if getattr(options, key) is not None:
             values[key] = getattr(options, key)
+    for key, option in (("tls_cert", "cert"), ("tls_key", "key")):
+        if getattr(options, option) is not None:
+            values[key] = getattr(options, option)
     for key in ("seed", "rate"):
         if getattr(options, key) is not None:
             values["traders"][key] = getattr(options, key)

@@ -28,7 +28,7 @@ FLOORS = [
     {"listener", "venue"},
     {"connection", "config"},
     {"handler", "consumer", "consumer_async"},
-    {"cli", "demo", "live_table", "shm_table", "__main__"},
+    {"cli", "demo", "live_table", "shm_table", "testing", "__main__"},
 ]  # fmt: skip
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
@@ -41,6 +41,7 @@ THIRD_PARTY = {
     "picows": {"listener", "connection", "venue.server"},
     "uvloop": {"cli"},
     "rich": {"live_table", "shm_table"},
+    "pytest": {"testing"},
     "typing_extensions": {"segment", "ring", "board", "counters"},
 }
 DOORS = {"cli", "demo", "__main__"}

@@ -24,6 +24,7 @@ __all__ = [
     "AccountConfig",
     "AlertConfig",
     "CalendarConfig",
+    "FaultConfig",
     "LimitsConfig",
     "PositionConfig",
     "ReplayConfig",
@@ -32,8 +33,8 @@ __all__ = [
     "VenueConfig",
     "as_values",
     "build",
-    "demo_account",
     "load",
+    "with_demo_account",
 ]
 
 Positive = Annotated[float, Meta(gt=0)]
@@ -43,6 +44,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 Amount = str | int
 CURRENCIES = ("USD", "EUR", "GBP", "JPY", "CHF", "USDT", "USDC")
 HIDDEN = "***"
+DEMO_KEY = "demo-key"
 DEMO_CASH, DEMO_COINS, DEMO_SHARES = 1_000_000, 10, 10_000
 
 
@@ -137,6 +139,48 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             RateClass.ORDER: self.orders_per_minute,
             RateClass.OTHER: self.other_per_minute,
         }[rate_class]
+
+
+class FaultConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One fault to come; see FaultPlan for what each kind does.
+
+    *channel* and *count* are for market data, *action*, *count*, *processed* and
+    *delay_s* for answers, *code* and *reason* for closes.
+    """
+
+    kind: Literal[
+        "skip", "repeat", "withhold", "release", "freeze", "mute", "thaw",
+        "stale_snapshot", "crossed_snapshot", "drop_answer", "delay_answer",
+        "error_answer", "cut_answer", "stop_heartbeats", "start_heartbeats", "close",
+        "abort", "restart",
+    ]  # fmt: skip
+    after_s: Annotated[float, Meta(ge=0)] = 0.0
+    channel: str = ""
+    count: Count = 1
+    action: Literal[
+        "", "submit_order", "cancel_order", "modify_order", "batch_orders"
+    ] = ""
+    processed: bool = True
+    delay_s: Annotated[float, Meta(ge=0)] = 0.0
+    code: Annotated[int, Meta(ge=1000, le=4999)] = 1011
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a fault that could not happen to anything."""
+        about = self.kind.partition("_")[2]
+        if about == "answer" and not self.action:
+            raise ValueError(f"{self.kind} has no action")
+        of_channels = (
+            "skip",
+            "repeat",
+            "withhold",
+            "release",
+            "freeze",
+            "mute",
+            "thaw",
+        )
+        if (self.kind in of_channels or about == "snapshot") and not self.channel:
+            raise ValueError(f"{self.kind} has no channel")
 
 
 class ReplayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -273,9 +317,13 @@ class VenueConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     traders: TradersConfig = TradersConfig()
     limits: LimitsConfig = LimitsConfig()
     replay: ReplayConfig | None = None
+    testing: bool = False
+    faults: list[FaultConfig] = []
 
     def __post_init__(self) -> None:
         """Refuse what could only fail later, or in the open."""
+        if self.faults and not self.testing:
+            raise ValueError("faults are for tests: they need testing = true")
         if bool(self.tls_cert) != bool(self.tls_key):
             raise ValueError("tls_cert and tls_key go together")
         if self.host not in LOOPBACK and not (self.allow_plaintext or self.tls_cert):
@@ -305,18 +353,22 @@ def refuse_twice(key: str, names: list[str]) -> None:
             raise ValueError(f"{key} has {name[:64]!r} twice")
 
 
-def demo_account(config: VenueConfig, secret: str = "") -> AccountConfig:
-    """Make the account of a venue that has none: cash, and some of every symbol."""
+def with_demo_account(config: VenueConfig, secret: str = "") -> VenueConfig:
+    """Add an account to a venue without one: cash, and some of every symbol.
+
+    Its secret is *secret*, or a random one.
+    """
     pairs = [s.base_currency for s in config.symbols if s.base_currency is not None]
     shares = [s.name for s in config.symbols if s.base_currency is None]
     cash = dict.fromkeys((s.currency for s in config.symbols), DEMO_CASH)
-    return AccountConfig(
+    account = AccountConfig(
         id="acc-demo",
-        api_key="demo-key",
+        api_key=DEMO_KEY,
         secret=secret or token_urlsafe(24),
         balances={**cash, **dict.fromkeys(pairs, DEMO_COINS)},
         positions=dict.fromkeys(shares, DEMO_SHARES),
     )
+    return msgspec.structs.replace(config, accounts=[account])
 
 
 def load(path: str | Path) -> VenueConfig:

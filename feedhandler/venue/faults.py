@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from feedhandler.protocol.messages import Orderbook
+from feedhandler.venue.config import FaultConfig
 from feedhandler.venue.market import Push
 
 __all__ = ["AnswerFault", "FaultPlan"]
@@ -138,6 +139,32 @@ class FaultPlan:
     ) -> None:
         """Tell the plan how to reach the venue, which does so when it starts."""
         self._cut, self._send, self._restart = cut, send, restart
+
+    def run(self, fault: FaultConfig) -> None:
+        """Do what a line of a configuration says, now."""
+        kind, _, about = fault.kind.partition("_")
+        if about == "answer":
+            self.spoil_answer(
+                fault.action,
+                kind,  # type: ignore[arg-type]
+                processed=fault.processed,
+                delay_s=fault.delay_s,
+                count=fault.count,
+            )
+        elif about == "snapshot":
+            self.spoil_snapshot(fault.channel, kind, fault.count)  # type: ignore[arg-type]
+        elif about == "heartbeats":
+            self.heartbeats_stopped = kind == "stop"
+        elif kind in ("skip", "repeat", "withhold"):
+            getattr(self, kind)(fault.channel, fault.count)
+        elif kind in ("release", "freeze", "mute", "thaw"):
+            getattr(self, kind)(fault.channel)
+        elif kind == "close":
+            self.close_all(fault.code, fault.reason)
+        elif kind == "abort":
+            self.abort_all()
+        else:
+            self.restart()
 
     # ── for the venue ─────────────────────────────────────────────────────────────
 

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
-import msgspec
 from picows import (
     WSCloseCode,
     WSFrame,
@@ -28,7 +27,12 @@ from feedhandler.errors import ConfigError
 from feedhandler.protocol.channels import ENDPOINTS
 from feedhandler.secret import Secret
 from feedhandler.venue.access import Access, Key, Member
-from feedhandler.venue.config import LOOPBACK, AccountConfig, VenueConfig, demo_account
+from feedhandler.venue.config import (
+    LOOPBACK,
+    AccountConfig,
+    VenueConfig,
+    with_demo_account,
+)
 from feedhandler.venue.connection import (
     CLOSE_DEADLINE_S,
     HIGH_WATER_BYTES,
@@ -145,7 +149,7 @@ class Venue:
         journal: Journal | None = None,
     ) -> None:
         if not config.accounts:
-            config = msgspec.structs.replace(config, accounts=[demo_account(config)])
+            config = with_demo_account(config)
         self.config = config
         self.faults = faults or FaultPlan()
         self.journal = journal
@@ -160,6 +164,7 @@ class Venue:
         self._server: Any = None
         self._timer: asyncio.Handle | None = None
         self._restarting: asyncio.Task[None] | None = None
+        self._scripted: list[asyncio.TimerHandle] = []
         self._count = 0
         self._connections: dict[Connection, None] = {}
         self._per_address: Counter[str] = Counter()
@@ -187,6 +192,12 @@ class Venue:
         )
         self.port = self._server.sockets[0].getsockname()[1]
         log.info("venue listening url=%s", self.url)
+        if not self._scripted:
+            loop = asyncio.get_running_loop()
+            self._scripted = [
+                loop.call_later(fault.after_s, self.faults.run, fault)
+                for fault in self.config.faults
+            ]
         self._plan()
 
     async def _make_market(self) -> Market:
@@ -208,6 +219,8 @@ class Venue:
 
     async def stop(self) -> None:
         """Close every connection with 1001, then stop listening."""
+        for timer in self._scripted:
+            timer.cancel()
         await self._end(GOING_AWAY, "going away")
         if self.journal is not None:
             self.journal.flush()
