@@ -14,7 +14,7 @@ from feedhandler.protocol.limits import RateClass
 from feedhandler.protocol.signature import sign
 from feedhandler.secret import Secret
 from feedhandler.venue.config import LimitsConfig
-from feedhandler.venue.limits import RateLimiter, SlidingLog
+from feedhandler.venue.limits import NS_PER_S, WINDOW_S, RateLimiter, SlidingLog
 
 __all__ = ["Access", "Denied", "Key", "Member"]
 
@@ -69,6 +69,7 @@ class Access:
         self._authentications: dict[str, RateLimiter] = {}
         self._addresses: dict[str, RateLimiter] = {}
         self._handshakes: dict[str, SlidingLog] = {}
+        self._next_sweep_ns = 0
 
     # ── authentication ────────────────────────────────────────────────────────────
 
@@ -177,13 +178,20 @@ class Access:
 
     def admit_handshake(self, address: str, now_ns: int) -> bool:
         """Count an upgrade; False if the address has had too many in this minute."""
+        if now_ns >= self._next_sweep_ns:
+            self._next_sweep_ns = now_ns + WINDOW_S * NS_PER_S
+            self._forget_quiet(now_ns)
         log = self._handshakes.get(address)
         if log is None:
-            self._forget_quiet(now_ns)
             log = self._handshakes[address] = SlidingLog(
                 self._limits.handshakes_per_minute
             )
         return log.add(now_ns) == 0
+
+    @property
+    def addresses(self) -> int:
+        """How many addresses are remembered: those of two minutes at most."""
+        return len(self._handshakes.keys() | self._addresses.keys())
 
     def _forget_quiet(self, now_ns: int) -> None:
         """Drop what addresses that said nothing for a minute have left."""

@@ -346,3 +346,29 @@ def test_an_address_has_so_many_handshakes_a_minute():
     assert access.admit_handshake("10.0.0.2", NOW_NS)
     assert not access.admit_handshake("10.0.0.1", NOW_NS + MINUTE_NS - 1)
     assert access.admit_handshake("10.0.0.1", NOW_NS + MINUTE_NS)
+
+
+@pytest.mark.req("I-17", "F-95", "SEC-15")
+def test_addresses_that_are_quiet_for_a_minute_are_forgotten():
+    access, most = doorkeeper(), 0
+
+    for n in range(20_000):
+        now_ns = NOW_NS + n * NS_PER_S // 100
+        access.admit_handshake(f"address {n}", now_ns)
+        access.authentication_limiters("guess", f"address {n}")[0].admit(now_ns)
+        if n % 100 == 0:
+            most = max(most, access.addresses)
+
+    # Those of a minute to two, a hundred new ones a second.
+    assert 6_000 <= most <= 12_001
+
+
+@pytest.mark.req("SEC-14")
+def test_an_address_over_its_limit_is_not_forgotten():
+    access = doorkeeper(LimitsConfig(handshakes_per_minute=1))
+    access.admit_handshake("10.0.0.1", NOW_NS)
+    for n in range(100):
+        access.admit_handshake(f"10.0.1.{n}", NOW_NS + MINUTE_NS - 1)
+
+    assert not access.admit_handshake("10.0.0.1", NOW_NS + MINUTE_NS - 1)
+    assert access.addresses == 101
