@@ -1,19 +1,36 @@
 """One client's protocol, in virtual time."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feedhandler.protocol.channels import MARKET_DATA
-from feedhandler.venue.access import Access
-from feedhandler.venue.config import TradersConfig, VenueConfig
+from feedhandler.protocol.channels import (
+    CHANNELS_BY_ENDPOINT,
+    CUSTOM,
+    ENDPOINTS,
+    MARKET_DATA,
+    NOTIFICATIONS,
+    TRADING,
+    served_at,
+)
+from feedhandler.protocol.signature import sign
+from feedhandler.secret import Secret
+from feedhandler.venue.access import Access, Key
+from feedhandler.venue.config import (
+    AccountConfig,
+    AlertConfig,
+    TradersConfig,
+    VenueConfig,
+)
 from feedhandler.venue.exchange import Exchange
 from feedhandler.venue.faults import FaultPlan
 from feedhandler.venue.gateway import (
     Close,
     Drop,
+    Evict,
     Gateway,
     Open,
     Pong,
@@ -22,22 +39,108 @@ from feedhandler.venue.gateway import (
 )
 from feedhandler.venue.limits import NS_PER_S
 
+GOLDEN = Path(__file__).parent.parent / "golden"
+NS_PER_MS = 1_000_000
 START = 1_625_097_600 * NS_PER_S
-CONFIG = VenueConfig(traders=TradersConfig(enabled=False))
+PRIVATE = (TRADING, NOTIFICATIONS, CUSTOM)
+ORDER_ACTIONS = ("submit_order", "cancel_order", "modify_order", "batch_orders")
+CHANNELS = (
+    "trades:AAPL", "orderbook:AAPL:10", "ticker:AAPL", "candles:AAPL:1m",
+    "user_orders", "user_trades", "account_updates",
+    "system_notifications", "user_notifications", "custom_alerts",
+)  # fmt: skip
 
 
-class Client:
-    """Speaks to a gateway; its clock moves only when told."""
+def account(name):
+    return AccountConfig(
+        id=f"acc-{name}",
+        api_key=f"key-{name}",
+        secret=f"secret of {name}",
+        balances={"USD": 1_000_000},
+        positions={"AAPL": 10_000},
+        alerts=[
+            AlertConfig(
+                id=f"a-{name}", name="up", condition="price_above", symbol="AAPL",
+                threshold="99",
+            )
+        ],
+        large_fill=1,
+    )  # fmt: skip
 
-    def __init__(self, config=CONFIG, faults=None):
-        self.now_ns = START
-        market = Exchange(config, START)
-        access = Access([], config.limits)
-        services = Services(config, market, access, faults or FaultPlan())
-        self.gateway = Gateway(services, MARKET_DATA, "127.0.0.1", START)
+
+ALICE, BOB, CAROL = map(account, ("alice", "bob", "carol"))
+
+
+def configured(**fields):
+    return VenueConfig(
+        traders=TradersConfig(enabled=False), accounts=[ALICE, BOB, CAROL], **fields
+    )
+
+
+CONFIG = configured()
+
+
+class Venue:
+    """What gateways share; its clock moves only when told."""
+
+    def __init__(self, config=CONFIG, faults=None, now_ns=START):
+        self.now_ns = now_ns
+        self.faults = faults or FaultPlan()
+        self.market = Exchange(config, now_ns)
+        keys = [
+            Key(one.api_key, Secret(one.secret.encode()), one.id)
+            for one in config.accounts
+        ]
+        access = Access(keys, config.limits)
+        self.services = Services(config, self.market, access, self.faults)
+        self.last_ms = 0
 
     def wait(self, seconds):
         self.now_ns += round(seconds * NS_PER_S)
+
+    def timestamp(self):
+        """A millisecond that no authentication had."""
+        self.last_ms = max(self.now_ns // NS_PER_MS, self.last_ms + 1)
+        return self.last_ms
+
+    def orders(self, account=ALICE):
+        """The open orders of an account: their ids."""
+        return [order.id for order in self.market.desk.open_orders(account.id)]
+
+    def cash(self, account=ALICE):
+        amounts = self.market.ledger.amounts(account.id, "USD")
+        return amounts.available, amounts.reserved
+
+    def trader(self, account=ALICE, endpoint=TRADING, address="127.0.0.1"):
+        """A client that is authenticated."""
+        client = Client(venue=self, endpoint=endpoint, address=address)
+        assert answer(client.authenticate(account))["status"] == "success"
+        return client
+
+
+class Client:
+    """Speaks to a gateway, of a venue of its own if it is given none."""
+
+    def __init__(
+        self,
+        config=CONFIG,
+        faults=None,
+        *,
+        venue=None,
+        endpoint=MARKET_DATA,
+        address="127.0.0.1",
+    ):
+        self.venue = venue or Venue(config, faults)
+        self.gateway = Gateway(
+            self.venue.services, endpoint, address, self.venue.now_ns
+        )
+
+    @property
+    def now_ns(self):
+        return self.venue.now_ns
+
+    def wait(self, seconds):
+        self.venue.wait(seconds)
 
     def raw(self, payload):
         return self.gateway.receive(payload, self.now_ns)
@@ -45,14 +148,60 @@ class Client:
     def send(self, action, **fields):
         return self.raw(json.dumps({"action": action, **fields}).encode())
 
+    def authenticate(self, account=ALICE, timestamp=None, **fields):
+        data = credentials(account, timestamp or self.venue.timestamp())
+        return self.send("authenticate", data=data, **fields)
+
     def subscribe(self, *channels, **fields):
         return self.send("subscribe", data={"channels": list(channels)}, **fields)
 
     def unsubscribe(self, *channels, **fields):
         return self.send("unsubscribe", data={"channels": list(channels)}, **fields)
 
+    def submit(self, **changes):
+        return self.send("submit_order", data=order(**changes), id="order-1")
+
+    def batch(self, *operations, **fields):
+        return self.send("batch_orders", data={"operations": operations}, **fields)
+
+    def follow(self, *channels):
+        """Subscribe, and return what the channels begin with."""
+        effects = self.subscribe(*channels)
+        assert answer(effects)["data"]["status"] == "success"
+        opened = [e.channel for e in effects if isinstance(e, Open)]
+        market = self.venue.market
+        return [
+            json.loads(payload)
+            for channel in opened
+            for payload in market.open(channel, self.now_ns)
+        ]
+
     def tick(self):
         return self.gateway.tick(self.now_ns)
+
+
+MISSING = object()
+
+
+def order(**changes):
+    """The data of an order that is good but for the changes."""
+    plain = {
+        "symbol": "AAPL", "side": "buy", "type": "limit", "quantity": 10, "price": 100
+    }  # fmt: skip
+    return {
+        key: value for key, value in {**plain, **changes}.items() if value != MISSING
+    }
+
+
+def credentials(account, timestamp):
+    signature = sign(account.api_key, account.secret.encode(), timestamp)
+    return {
+        "api_key": account.api_key, "signature": signature, "timestamp": timestamp
+    }  # fmt: skip
+
+
+def golden(name):
+    return json.loads((GOLDEN / "server" / f"{name}.json").read_text())
 
 
 def answer(effects):
@@ -469,6 +618,489 @@ def test_the_11th_authentication_is_answered_and_closed():
 
     assert error(effects)["code"] == "rate_limit_exceeded"
     assert closes(effects) == [(4001, "rate limited")]
+
+
+# ── endpoints ─────────────────────────────────────────────────────────────────────────
+
+
+NEEDS_KEY = {
+    "/ws/trading": "EP-02", "/ws/notifications": "EP-03", "/ws/custom": "EP-04"
+}  # fmt: skip
+
+
+def asked():
+    """Every request that needs authentication, at every endpoint that does."""
+    requests = [
+        (action, {"channels": [channel]})
+        for action in ("subscribe", "unsubscribe")
+        for channel in CHANNELS
+    ]
+    return [
+        pytest.param(
+            endpoint, action, data, marks=pytest.mark.req(NEEDS_KEY[endpoint]),
+            id=f"{endpoint} {action} {data.get('channels', '')}",
+        )
+        for endpoint in NEEDS_KEY
+        for action, data in requests
+        + [(action, order()) for action in ORDER_ACTIONS if endpoint == TRADING]
+    ]  # fmt: skip
+
+
+@pytest.mark.req("AU-12", "ER-02")
+@pytest.mark.parametrize(("endpoint", "action", "data"), asked())
+def test_nothing_private_is_done_before_authentication(endpoint, action, data):
+    client = Client(endpoint=endpoint)
+
+    effects = client.send(action, data=data, id="r")
+
+    assert answer(effects) == {
+        "type": "error",
+        "data": {
+            "code": "authentication_required",
+            "message": "Authentication is required for this action",
+            "request_id": "r",
+            "request_action": action,
+        },
+        "timestamp": START // NS_PER_MS,
+        "id": "r",
+    }
+    assert len(effects) == 1
+    assert client.gateway.subscriptions == ()
+    assert client.gateway.account == ""
+
+
+@pytest.mark.req("AU-12", "A-29")
+def test_subscribing_too_early_is_no_bad_subscribe():
+    client = Client(endpoint=TRADING)
+
+    for _ in range(10):
+        assert closes(client.subscribe("user_orders")) == []
+
+
+@pytest.mark.req("AU-01", "EP-02")
+@pytest.mark.parametrize("endpoint", PRIVATE)
+def test_a_connection_authenticates_and_then_subscribes(endpoint):
+    client = Client(endpoint=endpoint)
+    own = CHANNELS_BY_ENDPOINT[endpoint][-1]
+    assert error(client.subscribe(own))["code"] == "authentication_required"
+
+    assert answer(client.authenticate())["status"] == "success"
+
+    assert client.gateway.account == "acc-alice"
+    assert answer(client.subscribe(own))["data"]["status"] == "success"
+
+
+def at(endpoint):
+    """A client that may subscribe there."""
+    if endpoint == MARKET_DATA:
+        return Client()
+    return Venue().trader(endpoint=endpoint)
+
+
+@pytest.mark.req("A-13", "SB-10", "SB-11")
+@pytest.mark.parametrize("channel", CHANNELS)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_channel_is_had_where_it_is_served_and_nowhere_else(endpoint, channel):
+    client = at(endpoint)
+    kind = channel.partition(":")[0]
+
+    effects = client.subscribe(channel)
+
+    if kind in CHANNELS_BY_ENDPOINT[endpoint]:
+        own = "user_" in kind or kind in ("account_updates", "custom_alerts")
+        source = f"{kind}/acc-alice" if own else channel
+        assert answer(effects)["data"]["status"] == "success"
+        assert effects[1:] == [Open(source)]
+    else:
+        data = error(effects)
+        assert data["code"] == "invalid_parameter"
+        assert data["message"] == (
+            f"Invalid parameter: channel '{channel}' is served at {served_at(kind)}"
+        )
+        assert data["channels"] == [channel]
+        assert client.gateway.subscriptions == ()
+
+
+@pytest.mark.req("A-13", "SB-10")
+def test_custom_serves_all_ten_channels_in_one_request():
+    client = at(CUSTOM)
+
+    effects = client.subscribe(*CHANNELS)
+
+    assert answer(effects)["data"]["channels"] == list(CHANNELS)
+    assert len([effect for effect in effects if isinstance(effect, Open)]) == 10
+
+
+def test_a_private_channel_of_another_is_no_channel():
+    for name in ("user_orders/acc-bob", "user_orders:acc-bob", "user_orders:AAPL"):
+        assert error(at(TRADING).subscribe(name))["code"] == "invalid_parameter"
+
+
+@pytest.mark.req("A-12", "SB-05")
+def test_a_private_channel_is_dropped_by_its_own_name():
+    client = at(TRADING)
+    client.subscribe("user_orders", "user_trades")
+
+    effects = client.unsubscribe("user_orders")
+
+    assert effects[0] == Drop("user_orders/acc-alice")
+    assert client.gateway.subscriptions == ("user_trades/acc-alice",)
+
+
+@pytest.mark.req("ER-05", "A-13")
+@pytest.mark.parametrize("action", ORDER_ACTIONS)
+@pytest.mark.parametrize("endpoint", [MARKET_DATA, NOTIFICATIONS, CUSTOM])
+def test_orders_are_taken_at_trading_only(endpoint, action):
+    venue = Venue()
+    client = venue.trader(endpoint=endpoint)
+
+    data = error(client.send(action, data=order()))
+
+    assert data["code"] == "invalid_action"
+    assert data["message"] == (f"Invalid action: {action} is not served at {endpoint}")
+    assert venue.orders() == []
+
+
+@pytest.mark.req("SEC-23")
+@pytest.mark.parametrize(
+    "action", ["skip", "spoil_answer", "close_all", "restart", "halt", "heartbeat"]
+)
+def test_no_hook_is_an_action(action):
+    assert error(at(TRADING).send(action, data={}))["code"] == "invalid_action"
+
+
+# ── authentication ────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.req("AU-05", "AU-06", "AU-08")
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_success_is_told_in_both_places(endpoint):
+    client = Client(endpoint=endpoint)
+
+    effects = client.authenticate(id="auth-1625097600000")
+
+    assert answer(effects) == {
+        "type": "auth_response",
+        "data": {"status": "success"},
+        "status": "success",
+        "timestamp": START // NS_PER_MS,
+        "id": "auth-1625097600000",
+    }
+    assert len(effects) == 1
+
+
+def test_an_authentication_without_id_is_answered_without():
+    assert "id" not in answer(Client(endpoint=TRADING).authenticate())
+
+
+BAD_CREDENTIALS = {
+    "unknown key": {"api_key": "key-nobody"},
+    "another's key": {"api_key": "key-bob"},
+    "empty key": {"api_key": ""},
+    "wrong signature": {"signature": "0" * 64},
+    "truncated": {"signature": credentials(ALICE, START // NS_PER_MS)["signature"][1:]},
+    "upper case": {
+        "signature": credentials(ALICE, START // NS_PER_MS)["signature"].upper()
+    },
+    "not ASCII": {"signature": "é" * 64},
+    "of another time": {"timestamp": START // NS_PER_MS - 1},
+    "years ago": {"timestamp": 0},
+    "after the end of time": {"timestamp": 10**30},
+}
+
+
+@pytest.mark.req("AU-10", "AU-11", "A-02")
+@pytest.mark.parametrize("wrong", BAD_CREDENTIALS.values(), ids=BAD_CREDENTIALS.keys())
+def test_a_bad_key_or_signature_is_answered_and_closed_with_4000(wrong):
+    client = Client(endpoint=TRADING)
+    data = credentials(ALICE, START // NS_PER_MS) | wrong
+
+    effects = client.send("authenticate", data=data, id="a")
+
+    assert answer(effects) == {
+        "type": "auth_response",
+        "data": {
+            "status": "error",
+            "message": "Invalid API key or signature",
+            "code": "invalid_credentials",
+        },
+        "status": "error",
+        "message": "Invalid API key or signature",
+        "timestamp": START // NS_PER_MS,
+        "id": "a",
+    }
+    assert effects[1:] == [Close(4000, "invalid_credentials")]
+    assert client.gateway.account == ""
+
+
+@pytest.mark.req("A-02", "A-05", "AU-07")
+@pytest.mark.parametrize("skew_ms", [-5001, 1000, -3_600_000, 3_600_000])
+def test_a_wrong_clock_keeps_the_connection_and_may_try_again(skew_ms):
+    client = Client(endpoint=TRADING)
+    now_ms = START // NS_PER_MS
+
+    effects = client.authenticate(timestamp=now_ms + skew_ms)
+
+    message = answer(effects)
+    assert len(effects) == 1
+    assert message["status"] == message["data"]["status"] == "error"
+    assert message["data"]["code"] == "invalid_parameter"
+    assert message["message"].startswith("Invalid parameter: timestamp is not within")
+    assert answer(client.authenticate(timestamp=message["timestamp"]))["status"] == (
+        "success"
+    )
+
+
+@pytest.mark.req("A-05", "SEC-07", "A-02")
+def test_a_frame_that_was_captured_opens_nothing_but_another_endpoint():
+    venue = Venue()
+    frame = json.dumps(
+        {"action": "authenticate", "data": credentials(ALICE, START // NS_PER_MS)}
+    ).encode()
+    owner, thief = (Client(venue=venue, endpoint=TRADING) for _ in range(2))
+    owner.raw(frame)
+
+    effects = thief.raw(frame)
+
+    assert answer(effects)["data"]["code"] == "invalid_parameter"
+    assert answer(effects)["message"].endswith("timestamp was used before")
+    assert closes(effects) == []
+    assert answer(owner.raw(frame))["status"] == "error"
+    assert owner.gateway.account == "acc-alice"
+    assert error(thief.subscribe("user_orders"))["code"] == "authentication_required"
+    other = Client(venue=venue, endpoint=CUSTOM)
+    assert answer(other.raw(frame))["status"] == "success"
+
+
+BAD_FIELDS = [
+    ("api_key", MISSING, "api_key is required"),
+    ("signature", MISSING, "signature is required"),
+    ("timestamp", MISSING, "timestamp is required"),
+    ("api_key", 7, "api_key must be a string"),
+    ("api_key", None, "api_key must be a string"),
+    ("signature", ["a"], "signature must be a string"),
+    ("signature", None, "signature must be a string"),
+    ("timestamp", None, "timestamp must be an integer"),
+    ("timestamp", True, "timestamp must be an integer"),
+    ("timestamp", {}, "timestamp must be an integer"),
+    ("timestamp", "1625097600000", "timestamp must be an integer"),
+    ("timestamp", 1625097600000.0, "timestamp must be an integer"),
+    ("timestamp", 1625097600000.5, "timestamp must be an integer"),
+]
+
+
+@pytest.mark.req("AU-02", "AU-03", "A-02")
+@pytest.mark.parametrize(("key", "value", "words"), BAD_FIELDS)
+def test_a_field_that_is_missing_or_of_another_type_is_named(key, value, words):
+    client = Client(endpoint=TRADING)
+    data = credentials(ALICE, START // NS_PER_MS) | {key: value}
+    data = {name: part for name, part in data.items() if part is not MISSING}
+
+    effects = client.send("authenticate", data=data)
+
+    assert answer(effects)["data"] == {
+        "status": "error",
+        "message": f"Invalid parameter: {words}",
+        "code": "invalid_parameter",
+    }
+    assert closes(effects) == []
+    assert answer(client.authenticate())["status"] == "success"
+
+
+@pytest.mark.req("AU-03")
+def test_seconds_are_no_milliseconds():
+    effects = Client(endpoint=TRADING).authenticate(timestamp=START // NS_PER_S)
+
+    assert answer(effects)["data"]["code"] == "invalid_parameter"
+    assert "timestamp" in answer(effects)["message"]
+    assert closes(effects) == []
+
+
+@pytest.mark.req("AU-02", "MF-03")
+@pytest.mark.parametrize("fields", [{}, {"data": {}}, {"data": None}, {"data": []},
+                                    {"data": "x"}, {"data": 7}], ids=str)  # fmt: skip
+def test_an_authentication_without_data_is_answered_as_one(fields):
+    effects = Client(endpoint=TRADING).send("authenticate", id="a", **fields)
+
+    message = answer(effects)
+    assert (message["type"], message["id"]) == ("auth_response", "a")
+    assert message["data"]["code"] == "invalid_parameter"
+    assert closes(effects) == []
+
+
+@pytest.mark.req("A-04")
+def test_the_same_key_may_authenticate_again():
+    venue = Venue()
+    client = venue.trader()
+    client.subscribe("user_orders")
+
+    assert answer(client.authenticate())["status"] == "success"
+
+    assert client.gateway.subscriptions == ("user_orders/acc-alice",)
+    assert venue.services.access.connections("key-alice") == 1
+
+
+@pytest.mark.req("A-04", "A-01")
+def test_another_key_is_an_invalid_action():
+    venue = Venue()
+    client = venue.trader(ALICE)
+
+    effects = client.authenticate(BOB)
+
+    assert answer(effects)["data"]["code"] == "invalid_action"
+    assert closes(effects) == []
+    assert client.gateway.account == "acc-alice"
+    assert venue.services.access.connections("key-bob") == 0
+
+
+@pytest.mark.req("A-04", "A-02")
+def test_a_bad_signature_closes_also_after_success():
+    venue = Venue()
+    client = venue.trader()
+
+    effects = client.send("authenticate", data=credentials(BOB, 1) | {"timestamp": 2})
+
+    assert closes(effects) == [(4000, "invalid_credentials")]
+
+
+@pytest.mark.req("A-03", "SEC-15")
+@pytest.mark.parametrize("endpoint", PRIVATE)
+def test_ten_seconds_without_authentication_are_the_end(endpoint):
+    client = Client(endpoint=endpoint)
+    assert client.gateway.due_ns() == START + 10 * NS_PER_S
+    client.wait(9.9)
+    client.send("pong")
+    client.gateway.ping(b"", client.now_ns)
+    client.send("authenticate", data={})
+    client.wait(0.099_999_999)
+    assert client.tick() == []
+
+    client.wait(0.000_000_001)
+
+    assert client.tick() == [Close(1001, "authentication timeout")]
+
+
+@pytest.mark.req("A-03")
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_there_is_no_deadline_after_success_or_where_none_is_needed(endpoint):
+    client = Client(endpoint=endpoint)
+    client.wait(9.999)
+    if endpoint != MARKET_DATA:
+        client.authenticate()
+
+    client.wait(10)
+
+    assert client.tick() == []
+    assert client.gateway.due_ns() == START + 30 * NS_PER_S
+
+
+@pytest.mark.req("A-04", "EP-01")
+def test_market_data_takes_an_authentication_and_needs_none():
+    client = Client()
+    client.subscribe("trades:AAPL")
+
+    assert answer(client.authenticate())["status"] == "success"
+
+    assert client.gateway.subscriptions == ("trades:AAPL",)
+    assert error(client.subscribe("user_orders"))["code"] == "invalid_parameter"
+
+
+@pytest.mark.req("HB-01")
+@pytest.mark.parametrize("endpoint", PRIVATE)
+def test_heartbeats_do_not_wait_for_authentication(endpoint):
+    client = Client(configured(heartbeat_s=4), endpoint=endpoint)
+
+    client.wait(4)
+    assert answer(client.tick())["type"] == "heartbeat"
+    client.wait(4)
+    assert answer(client.tick())["type"] == "heartbeat"
+
+
+# ── connections of a key ──────────────────────────────────────────────────────────────
+
+
+@pytest.mark.req("LM-01", "A-08")
+def test_the_sixth_connection_of_a_key_is_refused_and_the_others_stay():
+    venue = Venue()
+    for endpoint in (TRADING, TRADING, NOTIFICATIONS, CUSTOM, MARKET_DATA):
+        venue.trader(endpoint=endpoint)
+    sixth = Client(venue=venue, endpoint=TRADING)
+
+    effects = sixth.authenticate(id="a")
+
+    message = answer(effects)
+    assert (message["type"], message["status"]) == ("auth_response", "error")
+    assert effects[1:] == [Close(4003, "duplicate connection")]
+    assert sixth.gateway.account == ""
+    sixth.gateway.left()
+    assert venue.services.access.connections("key-alice") == 5
+    assert venue.trader(BOB).gateway.account == "acc-bob"
+
+
+@pytest.mark.req("LM-01")
+def test_a_connection_that_left_frees_its_slot():
+    venue = Venue()
+    clients = [venue.trader() for _ in range(5)]
+
+    clients[2].gateway.left()
+
+    assert venue.trader().gateway.account == "acc-alice"
+    assert closes(Client(venue=venue, endpoint=TRADING).authenticate()) == [
+        (4003, "duplicate connection")
+    ]
+
+
+@pytest.mark.req("A-08")
+def test_connections_without_authentication_count_for_no_key():
+    venue = Venue()
+    waiting = [Client(venue=venue, endpoint=TRADING) for _ in range(20)]
+
+    for client in waiting[:5]:
+        client.authenticate()
+
+    assert venue.services.access.connections("key-alice") == 5
+
+
+def with_one_silent(venue):
+    """Five connections of Alice after a heartbeat that one of them did not answer."""
+    clients = [venue.trader() for _ in range(5)]
+    venue.wait(30)
+    for client in clients:
+        client.tick()
+    for client in clients[1:]:
+        client.send("pong")
+    return clients
+
+
+@pytest.mark.req("A-08", "LM-01")
+def test_a_connection_whose_pong_is_overdue_makes_room():
+    venue = Venue()
+    silent, *_ = with_one_silent(venue)
+    venue.wait(9.999)
+    assert closes(Client(venue=venue, endpoint=TRADING).authenticate()) == [
+        (4003, "duplicate connection")
+    ]
+    venue.wait(0.001)
+    newest = Client(venue=venue, endpoint=TRADING)
+
+    effects = newest.authenticate()
+
+    assert effects[0] == Evict([silent.gateway])
+    assert answer(effects)["status"] == "success"
+    silent.gateway.left()
+    assert venue.services.access.connections("key-alice") == 5
+
+
+@pytest.mark.req("A-08")
+def test_a_connection_that_answers_late_stays():
+    venue = Venue()
+    late, *_ = with_one_silent(venue)
+    venue.wait(20)
+    late.send("pong")
+
+    assert closes(Client(venue=venue, endpoint=TRADING).authenticate()) == [
+        (4003, "duplicate connection")
+    ]
 
 
 # ── everything ────────────────────────────────────────────────────────────────────────
