@@ -198,6 +198,7 @@ class Gateway:
         self._heartbeat_ns = round(config.heartbeat_s * NS_PER_S)
         self._timeout_ns = round(config.heartbeat_timeout_s * NS_PER_S)
         self._next_heartbeat_ns = now_ns + self._heartbeat_ns
+        # The oldest heartbeat that may be unanswered still.
         self._sent_heartbeat_ns: int | None = None
         self._heard_ns = now_ns
         self._login_ns: int | None = None
@@ -247,7 +248,8 @@ class Gateway:
         self._next_heartbeat_ns += (missed + 1) * self._heartbeat_ns
         if self._faults.heartbeats_stopped:
             return []
-        self._sent_heartbeat_ns = now_ns
+        if self._sent_heartbeat_ns is None or self._heard_ns >= self._sent_heartbeat_ns:
+            self._sent_heartbeat_ns = now_ns
         data = HeartbeatData(self._heartbeat_ns // NS_PER_MS)
         return [Send(encode(Heartbeat(data, now_ns // NS_PER_MS)))]
 

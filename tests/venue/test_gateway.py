@@ -1103,6 +1103,23 @@ def test_a_connection_that_answers_late_stays():
     ]
 
 
+@pytest.mark.req("A-08")
+@pytest.mark.parametrize("silent_s", [10, 29, 30, 31, 39, 40, 59])
+def test_a_connection_stays_overdue_until_it_answers(silent_s):
+    venue = Venue()
+    silent, *others = with_one_silent(venue)
+    for _ in range(silent_s):
+        venue.wait(1)
+        silent.tick()
+        for client in others:
+            client.tick()
+            client.send("pong")
+
+    effects = Client(venue=venue, endpoint=TRADING).authenticate()
+
+    assert effects[0] == Evict([silent.gateway])
+
+
 # ── everything ────────────────────────────────────────────────────────────────────────
 
 
