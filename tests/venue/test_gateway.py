@@ -22,6 +22,7 @@ from feedhandler.venue.access import Access, Key
 from feedhandler.venue.config import (
     AccountConfig,
     AlertConfig,
+    LimitsConfig,
     TradersConfig,
     VenueConfig,
 )
@@ -29,9 +30,11 @@ from feedhandler.venue.exchange import Exchange
 from feedhandler.venue.faults import FaultPlan
 from feedhandler.venue.gateway import (
     Close,
+    Cut,
     Drop,
     Evict,
     Gateway,
+    Later,
     Open,
     Pong,
     Send,
@@ -108,8 +111,10 @@ class Venue:
         return [order.id for order in self.market.desk.open_orders(account.id)]
 
     def cash(self, account=ALICE):
-        amounts = self.market.ledger.amounts(account.id, "USD")
-        return amounts.available, amounts.reserved
+        """What an account has available and reserved."""
+        marks = dict.fromkeys(self.market.engines, 1)
+        (usd,) = self.market.ledger.view(account.id, marks).balances
+        return usd.available, usd.reserved
 
     def trader(self, account=ALICE, endpoint=TRADING, address="127.0.0.1"):
         """A client that is authenticated."""
@@ -1118,6 +1123,868 @@ def test_a_connection_stays_overdue_until_it_answers(silent_s):
     effects = Client(venue=venue, endpoint=TRADING).authenticate()
 
     assert effects[0] == Evict([silent.gateway])
+
+
+# ── limits of accounts ────────────────────────────────────────────────────────────────
+
+
+def refused(effects):
+    """The error of a message that was over a limit; None of one that was not."""
+    sent = [
+        json.loads(effect.payload) for effect in effects if isinstance(effect, Send)
+    ]
+    over = [m["data"] for m in sent if m["type"] == "error"]
+    (data,) = [d for d in over if d["code"] == "rate_limit_exceeded"] or [None]
+    return data
+
+
+def cancel_nothing(client):
+    return client.send("cancel_order", data={"order_id": "o-0"}, id="c")
+
+
+RATE_CLASSES = {
+    "subscribe": (50, lambda c: c.subscribe("user_orders", id="c")),
+    "unsubscribe": (50, lambda c: c.unsubscribe("user_orders", id="c")),
+    "submit_order": (100, lambda c: c.send("submit_order", data={}, id="c")),
+    "cancel_order": (100, cancel_nothing),
+    "modify_order": (100, lambda c: c.send("modify_order", data={}, id="c")),
+    "batch_orders": (100, lambda c: c.batch({}, id="c")),
+    "pong": (200, lambda c: c.send("pong", id="c")),
+    "unheard_of": (200, lambda c: c.send("unheard_of", id="c")),
+}
+CLASS_NAMES = {
+    50: "subscribe/unsubscribe", 100: "order operations", 200: "other messages"
+}  # fmt: skip
+
+
+@pytest.mark.req("LM-04", "LM-05", "LM-06")
+@pytest.mark.parametrize("action", RATE_CLASSES)
+def test_a_class_has_its_limit_in_any_minute_and_says_when_it_ends(action):
+    limit, act = RATE_CLASSES[action]
+    client = Venue().trader()
+    for _ in range(limit):
+        assert refused(act(client)) is None
+
+    assert refused(act(client)) == {
+        "code": "rate_limit_exceeded",
+        "message": f"Rate limit exceeded for {CLASS_NAMES[limit]}. "
+        f"Limit: {limit} per minute",
+        "request_id": "c",
+        "request_action": action,
+        "retry_after": 60,
+    }
+    client.wait(59.999_999_999)
+    assert refused(act(client))["retry_after"] == 1
+    client.wait(0.000_000_001)
+    assert [refused(act(client)) for _ in range(limit)] == [None] * limit
+    assert refused(act(client))["retry_after"] == 60
+
+
+@pytest.mark.req("LM-07")
+@pytest.mark.parametrize("action", RATE_CLASSES)
+def test_the_wait_is_as_long_as_it_has_to_be_and_no_longer(action):
+    limit, act = RATE_CLASSES[action]
+    client = Venue().trader()
+    for _ in range(limit - 1):
+        act(client)
+        client.wait(0.01)
+    client.wait(12.345)
+    act(client)
+
+    retry_after = refused(act(client))["retry_after"]
+
+    client.wait(retry_after - 1)
+    assert refused(act(client))["retry_after"] == 1
+    client.wait(1)
+    assert refused(act(client)) is None
+
+
+@pytest.mark.req("LM-08", "ER-06", "LM-05")
+def test_the_error_is_that_of_the_reference():
+    venue = Venue(now_ns=START - 30 * NS_PER_S)
+    client = venue.trader()
+    for _ in range(100):
+        client.submit()
+    venue.wait(30)
+
+    assert answer(client.submit()) == golden("error-2")
+    assert len(venue.orders()) == 100
+
+
+@pytest.mark.req("A-32")
+@pytest.mark.parametrize("action", RATE_CLASSES)
+def test_a_limit_of_rejections_within_a_minute_closes(action):
+    limit, act = RATE_CLASSES[action]
+    client = Venue().trader()
+    for _ in range(limit + limit - 1):
+        assert closes(act(client)) == []
+
+    effects = act(client)
+
+    assert refused(effects)["retry_after"] == 60
+    assert closes(effects) == [(4001, "rate limited")]
+
+
+@pytest.mark.req("A-32")
+def test_rejections_are_forgotten_after_a_minute():
+    client = Venue().trader()
+    for _ in range(10):
+        for _ in range(50 + 49):
+            assert closes(client.unsubscribe()) == []
+        client.wait(60)
+
+
+@pytest.mark.req("A-14")
+def test_the_classes_do_not_share():
+    client = Venue().trader()
+    for limit, act in (RATE_CLASSES["pong"], RATE_CLASSES["cancel_order"]):
+        for _ in range(limit + 1):
+            act(client)
+
+    assert refused(client.unsubscribe()) is None
+    assert answer(client.authenticate())["status"] == "success"
+    assert refused(client.send("pong")) is not None
+
+
+@pytest.mark.req("A-14", "LM-06")
+def test_orders_that_nobody_may_give_are_other_messages():
+    venue = Venue()
+    stranger = Client(venue=venue, endpoint=TRADING)
+    elsewhere = venue.trader(endpoint=CUSTOM)
+
+    for client in (stranger, elsewhere):
+        for _ in range(200):
+            assert refused(client.submit()) is None
+        assert "other messages" in refused(client.submit())["message"]
+    trader = venue.trader()
+    assert [refused(cancel_nothing(trader)) for _ in range(100)] == [None] * 100
+
+
+@pytest.mark.req("LM-05", "A-14", "F-98")
+def test_all_connections_of_a_key_share_its_order_limit():
+    venue = Venue()
+    first, second = venue.trader(), venue.trader(address="10.0.0.2")
+    for _ in range(50):
+        assert refused(first.submit()) is None
+        assert refused(second.submit()) is None
+
+    assert refused(first.submit())
+    assert refused(second.submit())
+    first.gateway.left()
+    assert refused(venue.trader().submit())
+    assert len(venue.orders()) == 100
+    assert refused(venue.trader(BOB).submit()) is None
+
+
+@pytest.mark.req("A-14", "LM-04", "LM-06")
+def test_subscribes_and_others_are_counted_for_each_connection():
+    venue = Venue()
+    first, second = venue.trader(), venue.trader()
+    for _ in range(201):
+        first.send("pong")
+    for _ in range(51):
+        first.unsubscribe()
+
+    assert refused(second.send("pong")) is None
+    assert refused(second.unsubscribe()) is None
+
+
+@pytest.mark.req("LM-05", "A-14")
+def test_a_batch_costs_its_operations_and_runs_whole_or_not_at_all():
+    venue = Venue()
+    client = venue.trader()
+    submit = order(operation="submit")
+    client.batch(*[submit] * 50)
+    venue.wait(20)
+    client.batch(*[submit] * 20)
+
+    data = refused(client.batch(*[submit] * 31, id="b"))
+
+    assert (data["request_action"], data["retry_after"]) == ("batch_orders", 40)
+    assert len(venue.orders()) == 70
+    assert answer(client.batch(*[submit] * 30))["data"]["status"] == "success"
+    assert refused(client.submit())["retry_after"] == 40
+    venue.wait(40)
+    assert refused(client.batch(*[submit] * 50)) is None
+    assert refused(client.submit())["retry_after"] == 20
+
+
+@pytest.mark.req("LM-05")
+def test_a_batch_waits_until_all_of_it_fits():
+    client = Venue().trader()
+    for count in (40, 30, 30):
+        client.batch(*[{}] * count)
+        client.wait(10)
+
+    assert refused(client.batch(*[{}] * 40))["retry_after"] == 30
+    assert refused(client.batch(*[{}] * 41))["retry_after"] == 40
+
+
+SMALL = configured(
+    limits=LimitsConfig(subscribe_per_minute=3, orders_per_minute=5, other_per_minute=4)
+)
+KINDS = {
+    "subscribe": (3, 1, lambda c: c.subscribe("user_orders")),
+    "unsubscribe": (3, 1, lambda c: c.unsubscribe("user_orders")),
+    "cancel": (5, 1, cancel_nothing),
+    "batch of 2": (5, 2, lambda c: c.batch({}, {})),
+    "batch of 4": (5, 4, lambda c: c.batch({}, {}, {}, {})),
+    "pong": (4, 1, lambda c: c.send("pong")),
+    "ping frame": (4, 1, lambda c: c.gateway.ping(b"", c.now_ns)),
+    "nonsense": (4, 1, lambda c: c.send("nonsense")),
+}
+
+
+@pytest.mark.req("I-15", "LM-07", "F-98")
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(list(KINDS)), st.integers(0, 30_000), st.booleans()),
+        max_size=40,
+    )
+)
+def test_no_minute_has_more_than_the_limit_and_who_waits_is_heard(steps):
+    client, accepted = Venue(SMALL).trader(), []
+    for kind, gap_ms, waits in steps:
+        client.wait(gap_ms / 1000)
+        limit, cost, act = KINDS[kind]
+        effects = act(client)
+        if closes(effects):
+            break
+        if (over := refused(effects)) and waits:
+            assert over["retry_after"] >= 1
+            client.wait(over["retry_after"])
+            over = refused(act(client))
+            assert over is None
+        if not over:
+            accepted += [(client.now_ns, limit)] * cost
+
+    for start_ns, limit in accepted:
+        end_ns = start_ns + 60 * NS_PER_S
+        same = [at for at, of in accepted if of == limit and start_ns <= at < end_ns]
+        assert len(same) <= limit
+
+
+@pytest.mark.req("LM-03", "AU-15", "F-97")
+def test_ten_authentications_a_minute_of_an_address_over_all_connections():
+    venue = Venue()
+    for account in (ALICE, BOB) * 4:
+        venue.trader(account)
+    Client(venue=venue).send("authenticate", data={})
+    Client(venue=venue).send("authenticate", data=credentials(ALICE, 1))
+    venue.wait(12.5)
+    client = Client(venue=venue, endpoint=TRADING)
+
+    effects = client.authenticate(CAROL, id="a")
+
+    assert answer(effects)["data"] == {
+        "code": "rate_limit_exceeded",
+        "message": "Rate limit exceeded for authentication. Limit: 10 per minute",
+        "request_id": "a",
+        "request_action": "authenticate",
+        "retry_after": 48,
+    }
+    assert closes(effects) == [(4001, "rate limited")]
+    assert venue.trader(CAROL, address="10.0.0.2").gateway.account == "acc-carol"
+    venue.wait(48)
+    assert venue.trader(CAROL).gateway.account == "acc-carol"
+
+
+@pytest.mark.req("LM-03", "AU-15", "F-97")
+def test_ten_authentications_a_minute_of_a_key_over_all_addresses():
+    venue = Venue()
+    for n in range(10):
+        client = Client(venue=venue, endpoint=TRADING, address=f"10.0.0.{n}")
+        client.send("authenticate", data=credentials(ALICE, 1) | {"timestamp": 2})
+    client = Client(venue=venue, endpoint=TRADING)
+
+    effects = client.authenticate()
+
+    assert error(effects)["code"] == "rate_limit_exceeded"
+    assert closes(effects) == [(4001, "rate limited")]
+    assert venue.trader(BOB).gateway.account == "acc-bob"
+
+
+@pytest.mark.req("LM-03", "A-04")
+def test_authenticating_again_counts():
+    client = Venue().trader()
+    for _ in range(9):
+        assert answer(client.authenticate())["status"] == "success"
+
+    assert closes(client.authenticate()) == [(4001, "rate limited")]
+
+
+# ── what is asked of orders ───────────────────────────────────────────────────────────
+
+ENOUGH = {"submit_order": order(), "cancel_order": {"order_id": "o-1"},
+          "modify_order": {"order_id": "o-1", "price": 99},
+          "batch_orders": {"operations": [order(operation="submit")]}}  # fmt: skip
+
+
+@pytest.mark.req("OR-02", "OR-03", "AU-08")
+def test_an_order_is_answered_as_in_the_reference():
+    client = Venue().trader()
+
+    response = answer(client.submit(quantity=100, price=150.00, time_in_force="gtc"))
+
+    wanted = golden("order_response")
+    wanted["data"]["order_id"] = response["data"]["order_id"]
+    assert response == wanted
+
+
+@pytest.mark.req("ER-01", "ER-04")
+def test_a_price_of_nothing_is_refused_as_in_the_reference():
+    assert answer(Venue().trader().submit(price=0)) == golden("error")
+
+
+NO_NUMBER = {
+    "text": ("100", "must be a number"),
+    "true": (True, "must be a number"),
+    "a list": ([100], "must be a number"),
+    "an object": ({}, "must be a number"),
+    "zero": (0, "must be greater than 0"),
+    "minus zero": (-0.0, "must be greater than 0"),
+    "negative": (-1, "must be greater than 0"),
+    "far below": (-1e308, "must be greater than 0"),
+    "denormal": (1e-320, "must be a multiple of the"),
+    "tiny": (1e-9, "must be a multiple of the"),
+    "off the grid": (100.001, "must be a multiple of the"),
+    "just off the grid": (100.00001, "must be a multiple of the"),
+    "huge": (1e308, "is too large"),
+    "2^53 + 1": (2**53 + 1, "is too large"),
+    "2^63": (2**63, "is too large"),
+    "2^64 + 1": (2**64 + 1, "is too large"),
+    "10^30": (10**30, "is too large"),
+    "10^400": (10**400, "is malformed"),
+}
+CHOICES = {
+    "side": "must be buy or sell",
+    "type": "must be market, limit, stop or stop_limit",
+    "time_in_force": "must be gtc, ioc, fok or day",
+}
+ID_RULE = "must be 1 to 64 printable ASCII characters without spaces"
+STOP = {"type": "stop", "price": MISSING, "stop_price": 160}
+STOP_LIMIT = {"type": "stop_limit", "stop_price": 160}
+BAD_ORDERS = [
+    *[({key: MISSING}, f"{key} is required")
+      for key in ("symbol", "side", "type", "quantity")],
+    ({"price": MISSING}, "price is required for a limit order"),
+    ({"price": None}, "price is required for a limit order"),
+    (STOP_LIMIT | {"price": MISSING}, "price is required for a stop_limit order"),
+    ({"type": "market"}, "price is not allowed for a market order"),
+    (STOP | {"price": 100}, "price is not allowed for a stop order"),
+    (STOP | {"stop_price": MISSING}, "stop_price is required for a stop order"),
+    ({"type": "stop_limit"}, "stop_price is required for a stop_limit order"),
+    ({"stop_price": 160}, "stop_price is not allowed for a limit order"),
+    ({"type": "market", "price": MISSING, "stop_price": 160},
+     "stop_price is not allowed for a market order"),
+    ({"quantity": None}, "quantity must be a number"),
+    *[({key: value}, f"{key} {words}") for key, words in CHOICES.items()
+      for value in ("", "BUY", " gtc", "x" * 1000)],
+    *[({key: 7}, f"{key} must be a string")
+      for key in ("symbol", "client_order_id", *CHOICES)],
+    *[({"symbol": name}, "symbol is not listed")
+      for name in ("", "NOPE", "aapl", "AAPL ", "x" * 1000)],
+    *[({"client_order_id": text}, f"client_order_id {ID_RULE}")
+      for text in ("", "a b", "é", "a\n", "x" * 65)],
+    *[({key: 1}, f"{key} is unknown") for key in ("stop_pirce", "id", "Price")],
+    *[({key: value}, f"{key} {words}") for key in ("price", "quantity")
+      for value, words in NO_NUMBER.values()],
+    *[(STOP | {"stop_price": value}, f"stop_price {words}")
+      for value, words in NO_NUMBER.values()],
+]  # fmt: skip
+
+
+def said_of(change):
+    shown = [f"{k}={'-' if v is MISSING else repr(v)[:20]}" for k, v in change.items()]
+    return " ".join(shown)
+
+
+@pytest.mark.req("OR-01", "ER-04", "F-100")
+@pytest.mark.parametrize(
+    ("changes", "words"), BAD_ORDERS, ids=[said_of(c) for c, _ in BAD_ORDERS]
+)
+def test_a_bad_order_is_refused_by_the_name_of_its_field(changes, words):
+    venue = Venue()
+    client = venue.trader()
+    client.follow("user_orders", "account_updates")
+
+    data = error(client.submit(**changes))
+    results = answer(client.batch(order(operation="submit", **changes)))["data"]
+
+    assert data["code"] == "invalid_parameter"
+    assert data["message"].startswith(f"Invalid parameter: {words}")
+    assert len(data["message"]) < 200
+    assert (data["request_id"], data["request_action"]) == ("order-1", "submit_order")
+    assert results == {
+        "status": "error",
+        "results": [
+            {
+                "operation": "submit",
+                "status": "error",
+                "code": "invalid_parameter",
+                "message": data["message"],
+            }
+        ],
+    }
+    assert venue.orders() == venue.market.take() == []
+    assert venue.cash() == (1_000_000, 0)
+
+
+BAD_CHANGES = [
+    ({}, "one of quantity, price and stop_price is required"),
+    ({"order_id": MISSING, "price": 99}, "one of order_id and client_order_id"),
+    ({"client_order_id": "x", "price": 99}, "one of order_id and client_order_id"),
+    ({"order_id": 1, "price": 99}, "order_id must be a string"),
+    ({"order_id": MISSING, "client_order_id": [], "price": 99},
+     "client_order_id must be a string"),
+    ({"stop_price": 160}, "stop_price is only for a stop that has not triggered"),
+    ({"price": 99, "side": "sell"}, "side is unknown"),
+    ({"pirce": 99}, "pirce is unknown"),
+    *[({key: value}, f"{key} {words}") for key in ("price", "quantity")
+      for value, words in NO_NUMBER.values()],
+]  # fmt: skip
+
+
+@pytest.mark.req("OR-15", "ER-04", "F-100")
+@pytest.mark.parametrize(
+    ("changes", "words"), BAD_CHANGES, ids=[said_of(c) for c, _ in BAD_CHANGES]
+)
+def test_a_bad_change_is_refused_and_changes_nothing(changes, words):
+    venue = Venue()
+    client = venue.trader()
+    client.submit()
+    reserved = venue.cash()
+    change = {"order_id": "o-1", **changes}
+    change = {key: value for key, value in change.items() if value is not MISSING}
+
+    data = error(client.send("modify_order", data=change))
+
+    assert data["code"] == "invalid_parameter"
+    assert data["message"].startswith(f"Invalid parameter: {words}")
+    (kept,) = venue.market.desk.open_orders("acc-alice")
+    assert (kept.lots, kept.price_ticks) == (10, 10_000)
+    assert venue.cash() == reserved
+
+
+BAD_CANCELS = [
+    ({}, "one of order_id and client_order_id is required"),
+    ({"order_id": "o-1", "client_order_id": "x"}, "one of order_id and"),
+    ({"order_id": None}, "one of order_id and"),
+    ({"order_id": 1}, "order_id must be a string"),
+    ({"client_order_id": True}, "client_order_id must be a string"),
+    ({"order_id": "o-1", "symbol": "AAPL"}, "symbol is unknown"),
+    ({"orderid": "o-1"}, "orderid is unknown"),
+]
+
+
+@pytest.mark.req("OR-13", "ER-04")
+@pytest.mark.parametrize(("data", "words"), BAD_CANCELS, ids=str)
+def test_a_bad_cancel_is_refused_and_cancels_nothing(data, words):
+    venue = Venue()
+    client = venue.trader()
+    client.submit()
+
+    refusal = error(client.send("cancel_order", data=data))
+
+    assert refusal["code"] == "invalid_parameter"
+    assert refusal["message"].startswith(f"Invalid parameter: {words}")
+    assert venue.orders() == ["o-1"]
+
+
+@pytest.mark.req("MF-03", "A-30")
+@pytest.mark.parametrize("action", ORDER_ACTIONS)
+@pytest.mark.parametrize(
+    "fields", [{}, {"data": {}}, {"data": None}, {"data": []}, {"data": "x"},
+               {"data": 7}], ids=str,
+)  # fmt: skip
+def test_an_order_action_without_data_is_an_invalid_parameter(action, fields):
+    data = error(Venue().trader().send(action, id="x", **fields))
+
+    assert data["code"] == "invalid_parameter"
+    assert (data["request_id"], data["request_action"]) == ("x", action)
+
+
+@pytest.mark.req("F-100", "A-28")
+@given(st.lists(st.integers(1, 100_000_000), max_size=100))
+def test_every_multiple_of_the_tick_is_a_price(prices_ticks):
+    client = Venue().trader()
+
+    for ticks in prices_ticks:
+        response = answer(client.submit(price=ticks / 100, side="sell", quantity=1))
+        assert response["data"]["price"] == ticks / 100
+
+
+@pytest.mark.req("F-100", "I-10")
+def test_a_price_times_a_quantity_beyond_64_bits_is_counted_exactly():
+    venue = Venue(configured(allow_short=True))
+    alice, bob = venue.trader(ALICE), venue.trader(BOB)
+    most = {"quantity": 2**40, "price": 2**52 / 100}
+
+    assert error(alice.submit(**most))["code"] == "insufficient_funds"
+    assert answer(bob.submit(side="sell", **most))["data"]["status"] == "accepted"
+    buy_all = {"type": "market", "price": MISSING, "quantity": 2**40}
+    assert error(alice.submit(**buy_all))["code"] == "insufficient_funds"
+    assert venue.cash(ALICE) == (1_000_000, 0)
+    assert venue.market.ledger.conserved() == []
+
+
+@pytest.mark.req("MF-15", "A-30")
+@pytest.mark.parametrize("action", ORDER_ACTIONS)
+def test_fields_around_the_order_may_be_unknown(action):
+    client = Venue().trader()
+    client.submit()
+
+    message = answer(client.send(action, data=ENOUGH[action], more={"deep": [1]}))
+
+    assert message["type"] in ("order_response", "batch_response")
+
+
+@pytest.mark.req("A-43", "AU-08")
+@pytest.mark.parametrize("action", [*ORDER_ACTIONS, "authenticate", "subscribe"])
+@pytest.mark.parametrize("id_", ["a", "x" * 128, ' ~"\\/', None])
+def test_an_id_comes_back_byte_for_byte_with_any_answer(action, id_):
+    venue = Venue()
+    client = venue.trader()
+    client.submit()
+    data = ENOUGH.get(action, {"channels": ["user_orders"]})
+    if action == "authenticate":
+        data = credentials(ALICE, venue.timestamp())
+
+    assert answer(client.send(action, data=data, id=id_)).get("id") == id_
+    refusal = answer(client.send(action, data={}, id=id_))
+    assert refusal.get("id") == id_
+    assert refusal["data"].get("request_id", id_) == id_
+
+
+@pytest.mark.req("A-43")
+def test_two_requests_in_flight_may_have_one_id():
+    venue = Venue()
+    client = venue.trader()
+
+    answers = [answer(client.submit()) for _ in range(2)]
+
+    assert [message["id"] for message in answers] == ["order-1"] * 2
+    assert venue.orders() == ["o-1", "o-2"]
+
+
+@pytest.mark.req("A-43")
+@pytest.mark.parametrize("bad", [7, "", "x" * 129, "é", ["a"], {}, False], ids=repr)
+@pytest.mark.parametrize("action", ORDER_ACTIONS)
+def test_nothing_is_done_for_a_bad_id(action, bad):
+    venue = Venue()
+    client = venue.trader()
+    client.submit()
+
+    message = answer(client.send(action, data=ENOUGH[action], id=bad))
+
+    assert message["data"]["code"] == "invalid_parameter"
+    assert message["data"]["message"].startswith("Invalid parameter: id must be")
+    assert "id" not in message
+    (kept,) = venue.market.desk.open_orders("acc-alice")
+    assert (kept.id, kept.price_ticks) == ("o-1", 10_000)
+
+
+# ── batches ───────────────────────────────────────────────────────────────────────────
+
+SUBMIT = order(operation="submit")
+BAD_BATCHES = {
+    "of none": ({"operations": []}, "operations are 0, not 1 to 50"),
+    "of 51": ({"operations": [SUBMIT] * 51}, "operations are 51, not 1 to 50"),
+    "of 10,000": ({"operations": [{}] * 10_000}, "operations are 10000, not 1 to 50"),
+    "without operations": ({}, "operations is required"),
+    "of an object": ({"operations": SUBMIT}, "operations must be a list"),
+    "of null": ({"operations": None}, "operations must be a list"),
+    "bare": ([SUBMIT], "data must be an object"),
+}
+
+
+@pytest.mark.req("F-99", "A-18")
+@pytest.mark.parametrize(
+    ("data", "words"), BAD_BATCHES.values(), ids=BAD_BATCHES.keys()
+)
+def test_a_bad_batch_runs_nothing_and_is_charged(data, words):
+    venue = Venue()
+    client = venue.trader()
+
+    refusal = error(client.send("batch_orders", data=data, id="b"))
+
+    assert refusal["code"] == "invalid_parameter"
+    assert refusal["message"] == f"Invalid parameter: {words}"
+    assert (refusal["request_id"], refusal["request_action"]) == ("b", "batch_orders")
+    assert venue.orders() == venue.market.take() == []
+    assert venue.cash() == (1_000_000, 0)
+    for _ in range(99):
+        cancel_nothing(client)
+    assert refused(cancel_nothing(client))
+
+
+NESTED = {
+    "a batch in a batch": {"operation": "batch_orders", "operations": [SUBMIT]},
+    "an action in a batch": {"action": "submit_order", "data": SUBMIT},
+    "a list in a batch": [SUBMIT],
+    "a batch called submit": SUBMIT | {"operations": [SUBMIT]},
+    "nothing": {},
+    "null": None,
+    "a number": 7,
+    "text": "submit",
+    "an operation that is none": {"operation": "Submit"},
+    "an operation that is no text": {"operation": ["submit"]},
+}  # fmt: skip
+
+
+@pytest.mark.req("F-99", "A-30", "A-18")
+@pytest.mark.parametrize("operation", NESTED.values(), ids=NESTED.keys())
+def test_what_is_no_operation_fails_alone_and_is_charged(operation):
+    venue = Venue()
+    client = venue.trader()
+
+    data = answer(client.batch(operation, SUBMIT, operation))["data"]
+
+    assert data["status"] == "partial"
+    assert [result["status"] for result in data["results"]] == [
+        "error", "accepted", "error"
+    ]  # fmt: skip
+    assert data["results"][0]["code"] == "invalid_parameter"
+    assert venue.orders() == ["o-1"]
+    for _ in range(97):
+        cancel_nothing(client)
+    assert refused(cancel_nothing(client))
+
+
+@pytest.mark.req("F-99", "SEC-13")
+def test_a_batch_as_deep_as_a_message_can_be_runs_nothing():
+    venue = Venue()
+    client = venue.trader()
+    deep = b'{"action":"batch_orders","data":{"operations":[%b%b]}}'
+
+    for n in (100, 1_000, 15_000):
+        messages = client.raw(deep % (b"[" * n, b"]" * n))
+        assert len(messages) == 1
+        assert venue.orders() == []
+
+
+# ── whose orders ──────────────────────────────────────────────────────────────────────
+
+
+def strangers():
+    """Every way to name an order in every request that can."""
+    names = ({"order_id": "o-1"}, {"client_order_id": "mine"},
+             {"client_order_id": "order-1"})  # fmt: skip
+    for name in names:
+        yield "cancel_order", name
+        yield "modify_order", name | {"quantity": 5}
+        yield "batch_orders", {"operations": [{"operation": "cancel"} | name]}
+        yield (
+            "batch_orders",
+            {"operations": [{"operation": "modify", "price": 99} | name]},
+        )
+
+
+@pytest.mark.req("SEC-17", "ER-08")
+@pytest.mark.parametrize(("action", "data"), list(strangers()), ids=str)
+def test_the_order_of_another_is_not_found(action, data):
+    venue, empty = Venue(), Venue()
+    alice, bob = venue.trader(ALICE), venue.trader(BOB)
+    alice.submit(client_order_id="mine")
+
+    message = answer(bob.send(action, data=data, id="r"))
+
+    assert message == answer(empty.trader(BOB).send(action, data=data, id="r"))
+    code = message["data"].get("code") or message["data"]["results"][0]["code"]
+    assert code == "order_not_found"
+    (kept,) = venue.market.desk.open_orders("acc-alice")
+    assert (kept.id, kept.lots, kept.price_ticks) == ("o-1", 10, 10_000)
+
+
+@pytest.mark.req("SEC-17", "A-16")
+def test_two_accounts_may_use_one_client_order_id():
+    venue = Venue()
+    alice, bob = venue.trader(ALICE), venue.trader(BOB)
+    for client in (alice, bob):
+        response = answer(client.submit(client_order_id="mine"))
+        assert response["data"]["status"] == "accepted"
+
+    bob.send("cancel_order", data={"client_order_id": "mine"})
+
+    assert venue.orders(ALICE) == ["o-1"]
+    assert venue.orders(BOB) == []
+
+
+def heard(client, pushes):
+    """What a client is sent of the market's messages: channel and message."""
+    held = client.gateway.subscriptions
+    return [json.loads(push.payload) for push in pushes if push.channel in held]
+
+
+@pytest.mark.req("SEC-17", "UO-06", "CA-04")
+def test_nothing_of_an_account_reaches_another():
+    venue = Venue()
+    feeds = {one.id: venue.trader(one, CUSTOM) for one in (ALICE, BOB, CAROL)}
+    for feed in feeds.values():
+        feed.follow(*CHANNELS)
+    alice, bob = venue.trader(ALICE), venue.trader(BOB)
+    venue.market.take()
+
+    alice.submit(quantity=20)
+    bob.submit(side="sell")
+    pushes = venue.market.take()
+
+    told = {name: heard(feed, pushes) for name, feed in feeds.items()}
+    kinds = {name: {m["type"] for m in messages} for name, messages in told.items()}
+    public = {"trade", "orderbook_update"}
+    private = {"order_update", "user_trade", "account_update", "user_notification",
+               "custom_alert"}  # fmt: skip
+    assert kinds["acc-carol"] - {"ticker"} == public | {"custom_alert"}
+    assert kinds["acc-alice"] >= public | private
+    assert kinds["acc-bob"] >= public | private
+    for name, messages in told.items():
+        text = json.dumps(messages)
+        own = {"acc-alice": "o-1", "acc-bob": "o-2"}.get(name)
+        for foreign in {"acc-alice", "acc-bob", "o-1", "o-2"} - {name, own}:
+            assert f'"{foreign}"' not in text
+        alerts = {
+            m["data"]["alert_id"] for m in messages if m["type"] == "custom_alert"
+        }
+        assert alerts == {name.replace("acc-", "a-")}
+
+
+@pytest.mark.req("SEC-17", "UO-06", "A-19")
+def test_a_subscription_begins_with_the_accounts_own_state():
+    venue = Venue()
+    alice, bob = venue.trader(ALICE), venue.trader(BOB)
+    alice.submit(quantity=20)
+    bob.submit(side="sell")
+    private = [name for name in CHANNELS[4:] if name != "system_notifications"]
+
+    begins = {
+        one.id: venue.trader(one, CUSTOM).follow(*private)
+        for one in (ALICE, BOB, CAROL)
+    }
+
+    def told(name, kind, key):
+        return [m["data"][key] for m in begins[name] if m["type"] == kind]
+
+    for kind in ("order_update", "user_trade"):
+        assert told("acc-alice", kind, "order_id") == ["o-1"]
+        assert told("acc-bob", kind, "order_id") == ["o-2"]
+    assert told("acc-alice", "account_update", "account_id") == ["acc-alice"]
+    assert [m["type"] for m in begins["acc-carol"]] == ["account_update"]
+
+
+# ── faults ────────────────────────────────────────────────────────────────────────────
+
+FAULTY = {
+    "submit_order": order(client_order_id="f"),
+    "cancel_order": {"client_order_id": "kept"},
+    "modify_order": {"client_order_id": "kept", "quantity": 7},
+    "batch_orders": {
+        "operations": [
+            order(operation="submit", client_order_id="f"),
+            {"operation": "modify", "client_order_id": "kept", "quantity": 7},
+        ]
+    },
+}
+DONE = {
+    "submit_order": {"kept": 10, "f": 10}, "cancel_order": {},
+    "modify_order": {"kept": 7}, "batch_orders": {"kept": 7, "f": 10},
+}  # fmt: skip
+
+
+def spoiled(kind, action, processed):
+    """Ask for a fault, act, and return the venue, the client and what it was sent."""
+    venue = Venue()
+    client = venue.trader()
+    client.submit(client_order_id="kept")
+    venue.faults.spoil_answer(action, kind, processed=processed, delay_s=2.5)
+    return venue, client, client.send(action, data=FAULTY[action], id="f-1")
+
+
+@pytest.mark.req("F-63", "F-71", "ER-11")
+@pytest.mark.parametrize("processed", [False, True], ids=["lost", "done"])
+@pytest.mark.parametrize("action", ORDER_ACTIONS)
+@pytest.mark.parametrize("kind", ["drop", "delay", "error", "cut"])
+def test_an_answer_is_spoiled_and_the_order_is_done_or_not(kind, action, processed):
+    venue, client, effects = spoiled(kind, action, processed)
+
+    orders = venue.market.desk.open_orders("acc-alice")
+    done = DONE[action] if processed else {"kept": 10}
+    assert {order.client_order_id: order.lots for order in orders} == done
+    if kind == "drop":
+        assert effects == []
+    elif kind == "cut":
+        assert effects == [Cut()]
+    elif kind == "error":
+        assert answer(effects) == {
+            "type": "error",
+            "data": {
+                "code": "internal_error",
+                "message": "An internal server error occurred",
+                "request_id": "f-1",
+                "request_action": action,
+            },
+            "timestamp": START // NS_PER_MS,
+            "id": "f-1",
+        }
+    elif not processed:
+        assert effects == []
+    else:
+        (late,) = effects
+        assert isinstance(late, Later)
+        assert late.delay_ns == 2_500_000_000
+        message = json.loads(late.payload)
+        assert message["type"] in ("order_response", "batch_response")
+        assert message["id"] == "f-1"
+    if kind != "cut":
+        assert answer(client.submit())["type"] == "order_response"
+
+
+@pytest.mark.req("F-63", "A-16", "ER-09")
+@pytest.mark.parametrize("processed", [False, True])
+def test_after_a_lost_answer_the_same_id_never_makes_a_second_order(processed):
+    venue, client, _ = spoiled("drop", "submit_order", processed)
+
+    again = answer(client.send("submit_order", data=FAULTY["submit_order"]))
+
+    assert again["type"] == ("error" if processed else "order_response")
+    if processed:
+        assert again["data"]["code"] == "duplicate_client_order_id"
+    assert venue.orders() == ["o-1", "o-2"]
+
+
+@pytest.mark.req("F-63")
+def test_a_refusal_is_delayed_like_any_answer():
+    venue = Venue()
+    client = venue.trader()
+    venue.faults.spoil_answer("cancel_order", "delay", processed=True, delay_s=1)
+
+    (late,) = cancel_nothing(client)
+
+    assert late.delay_ns == NS_PER_S
+    assert json.loads(late.payload)["data"]["code"] == "order_not_found"
+
+
+@pytest.mark.req("F-63")
+def test_a_fault_is_for_one_action_and_so_many_times():
+    venue = Venue()
+    client = venue.trader()
+    venue.faults.spoil_answer("submit_order", "drop", processed=False, count=2)
+
+    assert error(cancel_nothing(client))["code"] == "order_not_found"
+    assert [client.submit() for _ in range(2)] == [[], []]
+    assert answer(client.submit())["data"]["status"] == "accepted"
+
+
+@pytest.mark.req("F-63", "LM-05")
+def test_a_lost_request_is_charged_and_a_rejected_one_is_not_lost():
+    venue = Venue()
+    client = venue.trader()
+    venue.faults.spoil_answer("submit_order", "drop", processed=False, count=101)
+
+    assert [client.submit() for _ in range(100)] == [[]] * 100
+    assert refused(client.submit())
+    venue.wait(60)
+    assert client.submit() == []
+    assert answer(client.submit())["data"]["status"] == "accepted"
 
 
 # ── everything ────────────────────────────────────────────────────────────────────────
