@@ -42,7 +42,7 @@ from feedhandler.venue.access import Access, Denied, Key, Member
 from feedhandler.venue.config import VenueConfig
 from feedhandler.venue.desk import Desk
 from feedhandler.venue.faults import AnswerFault, FaultPlan
-from feedhandler.venue.limits import NS_PER_S, RateLimiter, SlidingLog, Verdict
+from feedhandler.venue.limits import NS_PER_S, RateLimiter, SlidingLog, Verdict, admit
 from feedhandler.venue.market import Market, private
 from feedhandler.venue.requests import (
     ECHO_CHARS,
@@ -536,24 +536,20 @@ class Gateway:
             limiters = self._access.authentication_limiters(
                 claimed(data), self._address
             )
-            for limiter in limiters:
-                over_limit = self._over_limit(
-                    limiter, RateClass.AUTHENTICATION, request_id, action, now_ns
-                )
-                if over_limit:
-                    return over_limit
-            return []
+            return self._over_limit(
+                limiters, RateClass.AUTHENTICATION, request_id, action, now_ns
+            )
         if action in ORDER_ACTIONS and self._endpoint == TRADING and self._key:
             cost = 1
             if action == "batch_orders":
                 cost = self._batch_cost(data)
             limiter = self._access.order_limiter(self._key)
             return self._over_limit(
-                limiter, RateClass.ORDER, request_id, action, now_ns, cost
+                [limiter], RateClass.ORDER, request_id, action, now_ns, cost
             )
         rate_class = RATE_CLASSES.get(action, RateClass.OTHER)
         limiter = self._limiters[rate_class]
-        return self._over_limit(limiter, rate_class, request_id, action, now_ns)
+        return self._over_limit([limiter], rate_class, request_id, action, now_ns)
 
     def _batch_cost(self, data: msgspec.Raw) -> int:
         """Return how many order operations a batch is; a malformed one is one."""
@@ -566,23 +562,24 @@ class Gateway:
         self, request_id: str | None, action: str | None, now_ns: int
     ) -> list[Effect]:
         limiter = self._limiters[RateClass.OTHER]
-        return self._over_limit(limiter, RateClass.OTHER, request_id, action, now_ns)
+        return self._over_limit([limiter], RateClass.OTHER, request_id, action, now_ns)
 
     def _over_limit(
         self,
-        limiter: RateLimiter,
+        limiters: list[RateLimiter],
         rate_class: RateClass,
         request_id: str | None,
         action: str | None,
         now_ns: int,
         cost: int = 1,
     ) -> list[Effect]:
-        ruling = limiter.admit(now_ns, cost)
+        ruling = admit(limiters, now_ns, cost)
         if ruling.verdict is Verdict.ACCEPT:
             return []
         refusal = Refusal(
             ErrorCode.RATE_LIMIT_EXCEEDED,
-            f"Rate limit exceeded for {rate_class}. Limit: {limiter.limit} per minute",
+            f"Rate limit exceeded for {rate_class}. "
+            f"Limit: {limiters[0].limit} per minute",
         )
         error = self._error(refusal, request_id, action, now_ns, ruling.retry_after_s)
         if ruling.verdict is Verdict.CLOSE:

@@ -4,10 +4,19 @@ Shares nothing with the client's.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
 
-__all__ = ["NS_PER_S", "WINDOW_S", "RateLimiter", "Ruling", "SlidingLog", "Verdict"]
+__all__ = [
+    "NS_PER_S",
+    "WINDOW_S",
+    "RateLimiter",
+    "Ruling",
+    "SlidingLog",
+    "Verdict",
+    "admit",
+]
 
 WINDOW_S = 60
 NS_PER_S = 1_000_000_000
@@ -26,10 +35,16 @@ class SlidingLog:
 
         More than the whole limit never fits; then it is the length of the window.
         """
+        wait_ns = self.wait_ns(now_ns, cost)
+        if wait_ns == 0:
+            self._times_ns.extend([now_ns] * cost)
+        return wait_ns
+
+    def wait_ns(self, now_ns: int, cost: int = 1) -> int:
+        """Return what add() would, and take nothing."""
         self._expire(now_ns)
         excess = len(self._times_ns) + cost - self.limit
         if excess <= 0:
-            self._times_ns.extend([now_ns] * cost)
             return 0
         if cost > self.limit:
             return WINDOW_NS
@@ -74,15 +89,37 @@ class RateLimiter:
 
     def admit(self, now_ns: int, cost: int = 1) -> Ruling:
         """Judge a message of *cost* units: all of them or none."""
-        wait_ns = self._accepted.add(now_ns, cost)
-        if wait_ns == 0:
-            return Ruling(Verdict.ACCEPT)
-        retry_after_s = -(-wait_ns // NS_PER_S)
+        return admit([self], now_ns, cost)
+
+    def wait_ns(self, now_ns: int, cost: int) -> int:
+        """Return the ns until *cost* units fit, 0 if they do."""
+        return self._accepted.wait_ns(now_ns, cost)
+
+    def accept(self, now_ns: int, cost: int) -> None:
+        """Take *cost* units, which fit."""
+        self._accepted.add(now_ns, cost)
+
+    def reject(self, now_ns: int) -> Verdict:
+        """Count a rejection; as many as there is patience for are the end."""
         self._rejected.add(now_ns)
         if self._rejected.count(now_ns) >= self._rejected.limit:
-            return Ruling(Verdict.CLOSE, retry_after_s)
-        return Ruling(Verdict.REJECT, retry_after_s)
+            return Verdict.CLOSE
+        return Verdict.REJECT
 
     def count(self, now_ns: int) -> int:
         """Return how much the window holds, accepted and rejected."""
         return self._accepted.count(now_ns) + self._rejected.count(now_ns)
+
+
+def admit(limiters: Sequence[RateLimiter], now_ns: int, cost: int = 1) -> Ruling:
+    """Judge a message that several limiters count: each of them takes it, or none."""
+    waits_ns = [limiter.wait_ns(now_ns, cost) for limiter in limiters]
+    longest_ns = max(waits_ns)
+    if longest_ns == 0:
+        for limiter in limiters:
+            limiter.accept(now_ns, cost)
+        return Ruling(Verdict.ACCEPT)
+    full = [limiter for limiter, wait in zip(limiters, waits_ns, strict=True) if wait]
+    verdicts = [limiter.reject(now_ns) for limiter in full]
+    verdict = Verdict.CLOSE if Verdict.CLOSE in verdicts else Verdict.REJECT
+    return Ruling(verdict, -(-longest_ns // NS_PER_S))

@@ -1404,6 +1404,39 @@ def test_ten_authentications_a_minute_of_a_key_over_all_addresses():
     assert venue.trader(BOB).gateway.account == "acc-bob"
 
 
+@pytest.mark.req("A-32", "LM-03")
+def test_an_authentication_that_is_over_one_limit_uses_up_no_other():
+    venue = Venue()
+    for n in range(10):
+        Client(venue=venue, address=f"10.0.0.{n}").authenticate(ALICE)
+
+    def attempt(account):
+        return Client(venue=venue, address="10.0.0.99").authenticate(account)
+
+    assert closes(attempt(ALICE)) == [(4001, "rate limited")]
+
+    assert [refused(attempt(BOB)) for _ in range(10)] == [None] * 10
+    assert closes(attempt(CAROL)) == [(4001, "rate limited")]
+
+
+@pytest.mark.req("LM-07", "LM-03")
+def test_an_authentication_over_both_limits_waits_for_the_longer():
+    venue = Venue()
+    for _ in range(10):
+        Client(venue=venue, address="10.0.0.1").authenticate(BOB)
+    venue.wait(20)
+    for n in range(10):
+        Client(venue=venue, address=f"10.0.1.{n}").authenticate(ALICE)
+    venue.wait(1)
+
+    def attempt():
+        return Client(venue=venue, address="10.0.0.1").authenticate(ALICE)
+
+    assert refused(attempt())["retry_after"] == 59
+    venue.wait(59)
+    assert refused(attempt()) is None
+
+
 @pytest.mark.req("LM-03", "A-04")
 def test_authenticating_again_counts():
     client = Venue().trader()
