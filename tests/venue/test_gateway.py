@@ -2023,6 +2023,50 @@ def test_a_lost_request_is_charged_and_a_rejected_one_is_not_lost():
 # ── everything ────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.req("I-12", "SEC-17", "AU-12")
+@given(
+    st.sampled_from(PRIVATE),
+    st.lists(
+        st.one_of(
+            st.tuples(
+                st.sampled_from(["subscribe", "unsubscribe"]),
+                st.lists(st.sampled_from(CHANNELS), max_size=3).map(
+                    lambda names: {"channels": names}
+                ),
+            ),
+            st.tuples(
+                st.sampled_from([*ORDER_ACTIONS, "pong", "logout"]),
+                st.sampled_from([*ENOUGH.values(), {}, None]),
+            ),
+            st.tuples(
+                st.just("authenticate"),
+                st.sampled_from([7, 2**64, START // NS_PER_MS + 5000, "now"]).map(
+                    lambda at: credentials(ALICE, at)
+                ),
+            ),
+        ),
+        max_size=12,
+    ),
+)
+def test_whoever_is_not_authenticated_is_told_nothing_private(endpoint, requests):
+    venue = Venue()
+    venue.trader().submit()
+    client = Client(venue=venue, endpoint=endpoint)
+
+    for action, data in requests:
+        effects = client.send(action, data=data)
+        for effect in effects:
+            assert isinstance(effect, Send | Close)
+            if isinstance(effect, Send):
+                message = json.loads(effect.payload)
+                assert message["type"] in ("error", "auth_response")
+                assert message["data"].get("status") != "success"
+        assert client.gateway.subscriptions == ()
+        if closes(effects):
+            break
+    assert venue.orders() == ["o-1"]
+
+
 @pytest.mark.req("MF-06", "MF-08", "CN-04")
 @given(
     st.lists(
