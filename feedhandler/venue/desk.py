@@ -477,7 +477,11 @@ class Desk:
         self._orders[order.id] = order
         self._working[order.listing.name, engine_id] = order
         if order.client_id is not None:
-            self._by_client_id[order.account, order.client_id] = order
+            # The id of a request takes nothing from an order that was named so.
+            name = (order.account, order.client_id)
+            known = self._by_client_id.get(name)
+            if known is None or known.client_order_id is None:
+                self._by_client_id[name] = order
         if order.client_order_id is not None:
             self._taken[order.account, order.client_order_id] = None
 

@@ -546,6 +546,21 @@ def test_an_order_can_be_canceled_by_the_id_of_its_request(venue):
     assert venue.cancel("ann", client_order_id="r-1").order_id == "o-2"
 
 
+@pytest.mark.req("A-15", "OR-14")
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_client_order_id_is_not_taken_over_by_the_id_of_a_request(venue, ended):
+    venue.submit("ann", "buy", 1, 1.00, client_order_id="x")
+    if ended:
+        venue.cancel("ann", "o-1")
+    venue.submit("ann", "buy", 2, 1.00, id="x")
+
+    if ended:
+        assert code_of(venue.cancel, "ann", client_order_id="x") == "order_not_found"
+    else:
+        assert venue.cancel("ann", client_order_id="x").order_id == "o-1"
+    assert venue.cancel("ann", "o-2").status == "canceled"
+
+
 # ── changes ───────────────────────────────────────────────────────────────────────────
 
 
