@@ -45,7 +45,7 @@ class Notices:
             "start",
         )
         self._start.venue_epoch = venue_epoch
-        self._states: dict[tuple[str, ...], Notice] = {}
+        self._standing: dict[str, Notice] = {}
 
     def system(
         self, event: Event, title: str, message: str, symbols: list[str], now_ms: int
@@ -74,18 +74,18 @@ class Notices:
         """Return what a new subscriber of a channel is told first."""
         if kind != SYSTEM:
             return []
+        standing = {notice.id: notice for notice in self._standing.values()}
         return [
             encode(SystemNotification(notice, SYSTEM, now_ms))
-            for notice in (self._start, *self._states.values())
+            for notice in (self._start, *standing.values())
         ]
 
     def _keep(self, event: Event, symbols: list[str], notice: Notice) -> None:
-        """Remember the last word on markets that are not open."""
-        for known in list(self._states):
-            if set(known) <= set(symbols):
-                del self._states[known]
-        if event in ("close", "halt"):
-            self._states[tuple(symbols)] = notice
+        """Remember the last word on each market that is not open."""
+        for symbol in symbols:
+            self._standing.pop(symbol, None)
+            if event in ("close", "halt"):
+                self._standing[symbol] = notice
 
     def _notice(
         self, level: str, title: str, message: str, event: str | None = None

@@ -259,6 +259,22 @@ def test_the_opening_of_the_market_does_not_end_a_halt():
     assert venue.submit("ann", "buy", 1, 1.00).status == "accepted"
 
 
+@pytest.mark.req("A-24", "OV-07")
+def test_a_late_subscriber_is_told_of_no_market_that_has_opened_since():
+    venue = office()
+    venue.halt()
+    assert standing(venue) == [("close", BOTH), ("halt", ["AAPL"])]
+
+    venue.wait(9 * HOUR)
+    assert standing(venue) == [("halt", ["AAPL"])]
+    venue.wait(8 * HOUR)
+
+    assert standing(venue) == [("halt", ["AAPL"]), ("close", ["BTC-USD"])]
+    venue.resume()
+    venue.wait(16 * HOUR)
+    assert standing(venue) == []
+
+
 @pytest.mark.req("A-23", "A-24")
 def test_day_orders_of_a_halted_market_expire_too():
     venue = at(10)
