@@ -230,7 +230,8 @@ class Exchange:
         if opened != self._session_open:
             self._session_open = opened
             symbols = [name for name in self.engines if name not in self._halted]
-            self._announce("open" if opened else "close", symbols, now_ms)
+            if symbols:
+                self._announce("open" if opened else "close", symbols, now_ms)
 
     # ── notifications ─────────────────────────────────────────────────────────────
 

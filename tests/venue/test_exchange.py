@@ -275,6 +275,17 @@ def test_a_late_subscriber_is_told_of_no_market_that_has_opened_since():
     assert standing(venue) == []
 
 
+@pytest.mark.req("A-24", "SN-01")
+def test_where_every_market_is_halted_no_opening_is_told():
+    venue = office()
+    for symbol in BOTH:
+        venue.halt(symbol)
+
+    venue.wait(9 * HOUR)
+
+    assert events(venue) == [("halt", ["AAPL"]), ("halt", ["BTC-USD"])]
+
+
 @pytest.mark.req("A-23", "A-24")
 def test_day_orders_of_a_halted_market_expire_too():
     venue = at(10)
