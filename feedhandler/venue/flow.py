@@ -79,8 +79,7 @@ class Trader:
             if self._engine.depth(side) < FEW_LEVELS:
                 self._quote_beyond(side)
                 return
-            if self._engine.depth(side) > MANY_LEVELS:
-                self._cancel_worst(side)
+            if self._engine.depth(side) > MANY_LEVELS and self._cancel_worst(side):
                 return
         chance = self._random.random()
         crowd = min(1.0, len(self._resting) / ORDERS)
@@ -165,12 +164,16 @@ class Trader:
                 resting.append(order_id)
             return
 
-    def _cancel_worst(self, side: int) -> None:
-        """Take the farthest level out, order by order."""
+    def _cancel_worst(self, side: int) -> bool:
+        """Take our oldest order out of the farthest level; tell whether we have one."""
         worst = self._engine.price_at(side, self._engine.depth(side) - 1)
-        if worst is not None:
-            oldest = self._engine.queue(side, worst)[0]
-            self._cancel(oldest[0])
+        if worst is None:
+            return False
+        for order_id, owner, _ in self._engine.queue(side, worst):
+            if owner == OWNER:
+                self._cancel(order_id)
+                return True
+        return False
 
     def _submit(self, side: int, price_ticks: int, time_in_force: int) -> Report:
         return self._desk.submit(

@@ -565,6 +565,30 @@ def test_the_book_of_every_channel_is_the_engines_and_no_sequence_is_skipped():
     assert venue.ledger.conserved() == []
 
 
+# ── the venue's traders beside accounts ───────────────────────────────────────────────
+
+
+def penny_bids(venue, who, count):
+    """Orders of an account at so many prices, far below all others."""
+    for number in range(1, count + 1):
+        venue.submit(who, "buy", 1, number / 100)
+
+
+@pytest.mark.req("A-17", "A-19")
+def test_the_traders_cancel_no_order_but_their_own():
+    venue = Venue(traders=TradersConfig(seed=1))
+    penny_bids(venue, "ann", 60)
+    bids = venue.exchange.engines["AAPL"].depth(Side.BUY)
+
+    for _ in range(40):
+        venue.wait(100 * MS)
+
+    assert {u.status for u in venue.orders("ann").values()} == {"accepted"}
+    assert bids > 80
+    near = [price for price, _ in venue.book()[0] if price > 100]
+    assert len(near) >= 10
+
+
 def test_the_market_says_when_it_next_has_something_to_do():
     venue = office()
     assert venue.exchange.due_ns() == START + 9 * HOUR
