@@ -117,16 +117,18 @@ class Trader:
         self._rest(side, price)
 
     def _quote_beyond(self, side: int) -> None:
-        """Add a level behind the worst."""
+        """Add a level behind the worst; a near one if that is out of the market."""
         worst = self._engine.price_at(side, self._engine.depth(side) - 1)
         if worst is None:
             self._quote(side, 1)
             return
         away = self._random.randint(1, 2) * self._spacing
         price = worst - away if side == Side.BUY else worst + away
-        if price < 1:
-            return
-        self._rest(side, price)
+        # Others may have orders at any price.
+        if self._fair / 2 < price < self._fair * 2:
+            self._rest(side, price)
+        else:
+            self._quote(side, self._distance())
 
     def _rest(self, side: int, price: int) -> None:
         report = self._submit(side, max(1, price), TimeInForce.GTC)

@@ -589,6 +589,25 @@ def test_the_traders_cancel_no_order_but_their_own():
     assert len(near) >= 10
 
 
+@pytest.mark.parametrize(("side", "price"), [("buy", 0.01), ("sell", 2**52 / 100)])
+def test_an_order_at_the_end_of_all_prices_does_not_stop_the_traders(side, price):
+    venue = Venue(
+        account("ann", usd=10**9, positions={"AAPL": 10**9}),
+        traders=TradersConfig(seed=1),
+    )
+    venue.submit("ann", side, 1, price)
+    others = venue.book()[side == "sell"][:-1]
+    venue.submit("ann", "sell" if side == "buy" else "buy", sum(q for _, q in others))
+    assert venue.book()[side == "sell"] == [(price, 1)]
+
+    for _ in range(40):
+        venue.wait(100 * MS)
+
+    assert len(venue.book()[side == "sell"]) >= 16
+    assert venue.statuses("o-1")[-1] in ("accepted", "filled")
+    assert venue.ledger.conserved() == []
+
+
 def test_the_market_says_when_it_next_has_something_to_do():
     venue = office()
     assert venue.exchange.due_ns() == START + 9 * HOUR
