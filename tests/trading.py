@@ -8,6 +8,8 @@ from feedhandler.protocol.codes import ErrorCode
 from feedhandler.protocol.messages import (
     CancelOrderData,
     ModifyOrderData,
+    Orderbook,
+    OrderbookUpdate,
     OrderData,
     ServerMessage,
 )
@@ -166,6 +168,56 @@ class Venue:
 
     def ticks(self, price, symbol="AAPL"):
         return self.listings[symbol].tick.count(price)
+
+
+class Books:
+    """Books as a client keeps them, from what was pushed alone."""
+
+    def __init__(self, venue, names):
+        self.books, self.sequences, self.seen = {}, {}, 0
+        self.venue = venue
+        for name in names:
+            (snapshot,) = venue.open(name)
+            assert isinstance(snapshot, Orderbook)
+            self.books[name] = [dict(snapshot.data.bids), dict(snapshot.data.asks)]
+            self.sequences[name] = snapshot.data.sequence
+
+    def update(self):
+        told, self.seen = self.venue.told[self.seen :], len(self.venue.told)
+        for name, message in told:
+            if not isinstance(message, OrderbookUpdate):
+                continue
+            assert message.data.sequence == self.sequences[name] + 1
+            self.sequences[name] += 1
+            levels = (message.data.bids, message.data.asks)
+            for side, changes in zip(self.books[name], levels, strict=True):
+                for price, quantity in changes:
+                    side[price] = quantity
+                    if quantity == 0:
+                        del side[price]
+
+    def wrong(self):
+        """The channels whose book is not what the engine has."""
+        self.update()
+        return [name for name in self.books if self.kept(name) != self.engines(name)]
+
+    def kept(self, name):
+        bids, asks = self.books[name]
+        return sorted(bids.items(), reverse=True), sorted(asks.items())
+
+    def engines(self, name):
+        _, symbol, depth = name.split(":")
+        listing, engine = (
+            self.venue.listings[symbol],
+            self.venue.exchange.engines[symbol],
+        )
+        return tuple(
+            [
+                (listing.tick.number(ticks), listing.lot.number(lots))
+                for ticks, lots in engine.top(side, int(depth))
+            ]
+            for side in (Side.BUY, Side.SELL)
+        )
 
 
 def order(side, quantity, price=None, *, symbol="AAPL", stop=None, tif=None, **fields):

@@ -7,7 +7,6 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from feedhandler.protocol.messages import Orderbook, OrderbookUpdate
 from feedhandler.venue.config import AlertConfig, CalendarConfig, TradersConfig
 from feedhandler.venue.matching import Side
 from tests.trading import (
@@ -17,6 +16,7 @@ from tests.trading import (
     MS,
     SECOND,
     START,
+    Books,
     Venue,
     account,
     code_of,
@@ -488,56 +488,6 @@ def test_where_nothing_trades_there_are_no_candles_and_nothing_new_in_the_ticker
         (150, 150, 1), (150, 150, 0), (150, 150, 0)
     ]  # fmt: skip
     assert all(a.end_time == b.start_time for a, b in pairwise(candles))
-
-
-class Books:
-    """Books as a client keeps them, from what was pushed alone."""
-
-    def __init__(self, venue, names):
-        self.books, self.sequences, self.seen = {}, {}, 0
-        self.venue = venue
-        for name in names:
-            (snapshot,) = venue.open(name)
-            assert isinstance(snapshot, Orderbook)
-            self.books[name] = [dict(snapshot.data.bids), dict(snapshot.data.asks)]
-            self.sequences[name] = snapshot.data.sequence
-
-    def update(self):
-        told, self.seen = self.venue.told[self.seen :], len(self.venue.told)
-        for name, message in told:
-            if not isinstance(message, OrderbookUpdate):
-                continue
-            assert message.data.sequence == self.sequences[name] + 1
-            self.sequences[name] += 1
-            levels = (message.data.bids, message.data.asks)
-            for side, changes in zip(self.books[name], levels, strict=True):
-                for price, quantity in changes:
-                    side[price] = quantity
-                    if quantity == 0:
-                        del side[price]
-
-    def wrong(self):
-        """The channels whose book is not what the engine has."""
-        self.update()
-        return [name for name in self.books if self.kept(name) != self.engines(name)]
-
-    def kept(self, name):
-        bids, asks = self.books[name]
-        return sorted(bids.items(), reverse=True), sorted(asks.items())
-
-    def engines(self, name):
-        _, symbol, depth = name.split(":")
-        listing, engine = (
-            self.venue.listings[symbol],
-            self.venue.exchange.engines[symbol],
-        )
-        return tuple(
-            [
-                (listing.tick.number(ticks), listing.lot.number(lots))
-                for ticks, lots in engine.top(side, int(depth))
-            ]
-            for side in (Side.BUY, Side.SELL)
-        )
 
 
 @pytest.mark.req("OB-10", "A-07", "A-37")
