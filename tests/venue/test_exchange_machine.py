@@ -5,7 +5,7 @@ from collections import defaultdict
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from feedhandler.protocol.messages import (
     AccountUpdate,
@@ -15,7 +15,7 @@ from feedhandler.protocol.messages import (
 )
 from feedhandler.venue.config import CalendarConfig, TradersConfig
 from feedhandler.venue.requests import Refusal
-from tests.trading import HOUR, MINUTE, MS, SECOND, Books, Venue, account
+from tests.trading import DAY, HOUR, MINUTE, MS, SECOND, Books, Venue, account
 
 NAMES = ("ann", "bob", "eve")
 SYMBOLS = ("AAPL", "BTC-USD")
@@ -40,9 +40,7 @@ distances = st.integers(-40, 40)
 times_in_force = st.sampled_from([None, "gtc", "gtc", "day", "ioc", "fok"])
 numbers = st.integers(0, 30)
 client_order_ids = st.none() | st.sampled_from(["x", "y", "z"])
-durations = st.sampled_from(
-    [MS, 100 * MS, SECOND, MINUTE, 14 * MINUTE, HOUR, 7 * HOUR, 25 * HOUR]
-)
+durations = st.sampled_from([MS, 100 * MS, SECOND, MINUTE, 14 * MINUTE, HOUR, 7 * HOUR])
 
 
 def price_at(symbol, distance):
@@ -86,9 +84,11 @@ class Market(RuleBasedStateMachine):
             assert len(self.venue.told) == told
 
     def some_order(self, who, number):
-        """One of the account's orders, ended ones too, else one that is not there."""
-        mine = [o for o in self.orders if o[0] == who]
-        return mine[-1 - number % len(mine)][1] if mine else "o-0"
+        """An open order of the account, or now and then one that is not."""
+        mine = [order.order_id for order in self.open_orders(who)]
+        if number % 8 == 7 or not mine:
+            mine = [order_id for _, order_id in self.orders] or ["o-0"]
+        return mine[number % len(mine)]
 
     @rule(
         who=names, symbol=symbols, side=sides, count=lots, price=st.none() | distances,
@@ -102,17 +102,20 @@ class Market(RuleBasedStateMachine):
             symbol=symbol, tif=tif, client_order_id=named,
         )  # fmt: skip
 
+    @precondition(lambda self: self.orders)
     @rule(who=names, number=numbers)
     def cancel(self, who, number):
         self.ask(self.venue.cancel, who, self.some_order(who, number))
 
+    @precondition(lambda self: self.orders)
     @rule(
         who=names, number=numbers, count=st.none() | lots,
         price=st.none() | distances, stop=st.none() | distances,
     )  # fmt: skip
     def modify(self, who, number, count, price, stop):
         order_id = self.some_order(who, number)
-        symbol = self.orders[who, order_id].symbol if order_id != "o-0" else "AAPL"
+        order = self.orders.get((who, order_id))
+        symbol = "AAPL" if order is None else order.symbol
         self.ask(
             self.venue.modify, who, order_id,
             quantity=None if count is None else size_of(symbol, count),
@@ -144,17 +147,26 @@ class Market(RuleBasedStateMachine):
             price = None if price is None else price_at(symbol, price)
             self.venue.house(side, count, price, symbol=symbol)
 
-    @rule(symbol=symbols)
-    def halt(self, symbol):
-        self.venue.halt(symbol)
+    @rule(symbol=symbols, side=sides)
+    def sweep(self, symbol, side):
+        """Move the last price by some levels, as it takes to set off stops."""
+        if self.venue.exchange.is_open(symbol):
+            self.venue.house(side, 1500, symbol=symbol)
 
-    @rule(symbol=symbols)
-    def resume(self, symbol):
-        self.venue.resume(symbol)
+    @rule(symbol=symbols, halted=st.sampled_from([False, False, False, True]))
+    def switch(self, symbol, halted):
+        if halted:
+            self.venue.halt(symbol)
+        else:
+            self.venue.resume(symbol)
 
     @rule(duration_ns=durations)
     def wait(self, duration_ns):
         self.venue.wait(duration_ns)
+
+    @rule()
+    def wait_for_the_next_session(self):
+        self.venue.wait(DAY - self.venue.now_ns % DAY + 10 * HOUR)
 
     # ── what must hold ────────────────────────────────────────────────────────────
 
