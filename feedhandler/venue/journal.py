@@ -4,7 +4,7 @@ Every line has `t`, the venue's time in ns, and `k`, its kind:
 
 * `open`, `close`: a connection `c`, its address and endpoint, or its close code
 * `in`, `out`: a frame's text `m` on connection `c`; authentications are not shown, and
-  neither is what is no message
+  neither is what is no request
 * `order`: an order of an account as it is now; `fill`: one side of a match
 * `book`: the CRC-32 of the best ten levels after an update: of the text
   `bid:quantity:ask:quantity:bid:…`, prices with the decimals of the tick, quantities
@@ -12,12 +12,16 @@ Every line has `t`, the venue's time in ns, and `k`, its kind:
 """
 
 import logging
-from typing import IO, Any
+from typing import IO, Any, get_args
 from zlib import crc32
 
 import msgspec
 
-from feedhandler.protocol.messages import OrderUpdateData, UserTradeData
+from feedhandler.protocol.messages import (
+    ClientMessage,
+    OrderUpdateData,
+    UserTradeData,
+)
 from feedhandler.venue.listing import Listing
 
 __all__ = ["LEVELS", "Journal", "book_crc"]
@@ -26,6 +30,9 @@ log = logging.getLogger("feedhandler.venue")
 
 LEVELS = 10
 HIDDEN = "***"
+AUTHENTICATE = "authenticate"
+# Anything else may be a misspelt authentication.
+ACTIONS = {kind.__struct_config__.tag for kind in get_args(ClientMessage)}
 
 
 class Head(msgspec.Struct):
@@ -61,10 +68,12 @@ class Journal:
             action = decode_head(payload).action
             text = payload.decode()
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+            action = text = ""
+        if action not in ACTIONS:
             self.note("in", now_ns, c=connection, malformed=len(payload))
             return
-        if action == "authenticate":
-            text = f'{{"action":"authenticate","data":"{HIDDEN}"}}'
+        if action == AUTHENTICATE:
+            text = f'{{"action":"{AUTHENTICATE}","data":"{HIDDEN}"}}'
         self.note("in", now_ns, c=connection, m=text)
 
     def outbound(self, connection: int, payload: bytes, now_ns: int) -> None:

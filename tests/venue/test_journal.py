@@ -134,6 +134,9 @@ CREDENTIALS = f'"data":{{"api_key":"{KEY}","signature":"{SIGNATURE}","timestamp"
         f'{{"\\u0061ction":"authenticat\\u0065",{CREDENTIALS}}}',
         f'{{"action":"subscribe",{CREDENTIALS},"action":"authenticate"}}',
         f' {{ "id":"a", "action" : "authenticate" , {CREDENTIALS} }} ',
+        # What is no request is not shown either.
+        f'{{"action":"Authenticate",{CREDENTIALS}}}',
+        f'{{"action":"auth",{CREDENTIALS}}}',
         f'{{"action":7,{CREDENTIALS}}}',
         f'{{"action":"authenticate",{CREDENTIALS}',
         f"[{{{CREDENTIALS}}}]",
