@@ -12,6 +12,7 @@ Every line has `t`, the venue's time in ns, and `k`, its kind:
 """
 
 import logging
+from contextlib import suppress
 from typing import IO, Any, get_args
 from zlib import crc32
 
@@ -111,7 +112,9 @@ class Journal:
             act(self._file)
         except OSError as error:
             log.error("journal ends error=%s", error.strerror)
-            self._file = None
+            file, self._file = self._file, None
+            with suppress(OSError):
+                file.close()
 
 
 def book_crc(listing: Listing, bids: Levels, asks: Levels) -> int:

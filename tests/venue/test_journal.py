@@ -1,6 +1,7 @@
 """The log of the venue: its lines, what it never shows, and what ends it."""
 
 import errno
+import gc
 import io
 import json
 import logging
@@ -193,6 +194,20 @@ def test_a_full_disk_ends_the_journal_and_not_the_venue(caplog):
     assert [record.getMessage() for record in caplog.records] == [
         "journal ends error=No space left on device"
     ]
+
+
+@pytest.mark.req("F-92")
+def test_a_file_on_a_full_disk_is_given_up_quietly(caplog):
+    journal = Journal.at("/dev/full")
+    journal.note("open", 7, c=1)
+
+    with caplog.at_level(logging.ERROR, "feedhandler.venue"):
+        journal.flush()
+    gc.collect()
+    journal.note("open", 8, c=2)
+    journal.close()
+
+    assert len(caplog.records) == 1
 
 
 def test_a_journal_is_appended_to_and_ends_when_closed(tmp_path):
