@@ -19,7 +19,7 @@ from feedhandler.venue.limits import NS_PER_S, WINDOW_S, RateLimiter, SlidingLog
 __all__ = ["Access", "Denied", "Key", "Member"]
 
 FUTURE_MS = 1000
-NS_PER_MS = 1_000_000
+NAME_CHARS = 64
 # The eleventh authentication of a minute is answered, and is the last.
 AUTHENTICATION_PATIENCE = 1
 
@@ -163,12 +163,11 @@ class Access:
         """Return the limiters of an attempt: that of its address, and of its key."""
         limit = self._limits.per_minute(RateClass.AUTHENTICATION)
         found = [limiter_of(self._addresses, address, limit, AUTHENTICATION_PATIENCE)]
-        if api_key in self._keys:
-            found.append(
-                limiter_of(
-                    self._authentications, api_key, limit, AUTHENTICATION_PATIENCE
-                )
-            )
+        # Also for names that are no key's: who guesses learns nothing from the limit.
+        name = api_key if api_key in self._keys else f"?{api_key[:NAME_CHARS]}"
+        found.append(
+            limiter_of(self._authentications, name, limit, AUTHENTICATION_PATIENCE)
+        )
         return found
 
     def order_limiter(self, key: Key) -> RateLimiter:
@@ -189,13 +188,18 @@ class Access:
         return log.add(now_ns) == 0
 
     @property
+    def remembered_names(self) -> int:
+        """How many names of keys are remembered, whether there is such a key or not."""
+        return len(self._authentications)
+
+    @property
     def addresses(self) -> int:
         """How many addresses are remembered: those of two minutes at most."""
         return len(self._handshakes.keys() | self._addresses.keys())
 
     def _forget_quiet(self, now_ns: int) -> None:
-        """Drop what addresses that said nothing for a minute have left."""
-        for logs in (self._handshakes, self._addresses):
+        """Drop what addresses and names that nobody used for a minute have left."""
+        for logs in (self._handshakes, self._addresses, self._authentications):
             for address in [a for a, log in logs.items() if log.count(now_ns) == 0]:
                 del logs[address]
 

@@ -37,7 +37,8 @@ __all__ = [
     "with_demo_account",
 ]
 
-Positive = Annotated[float, Meta(gt=0)]
+Positive = Annotated[float, Meta(gt=0, le=1e15)]
+Seconds = Annotated[float, Meta(ge=0.001, le=86_400)]
 Count = Annotated[int, Meta(ge=1)]
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 # Decimals are written as text, or as integers: a binary fraction is not what is meant.
@@ -130,6 +131,8 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     connections_per_address: Count = 100
     handshakes_per_minute: Count = 1000
     batch_operations: Count = BATCH_OPERATIONS
+    depths_per_symbol: Count = 64
+    fragments_per_message: Count = 256
 
     def per_minute(self, rate_class: RateClass) -> int:
         """Return the limit of a class."""
@@ -301,9 +304,9 @@ class VenueConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     allow_plaintext: bool = False
     allowed_hosts: list[str] = []
     allowed_origins: list[str] = []
-    heartbeat_s: Positive = HEARTBEAT_S
-    heartbeat_timeout_s: Positive = HEARTBEAT_TIMEOUT_S
-    authentication_timeout_s: Positive = 10
+    heartbeat_s: Seconds = HEARTBEAT_S
+    heartbeat_timeout_s: Seconds = HEARTBEAT_TIMEOUT_S
+    authentication_timeout_s: Seconds = 10
     authentication_window_ms: Annotated[int, Meta(ge=1, le=60_000)] = 5000
     tls_cert: str = ""
     tls_key: str = ""
@@ -331,6 +334,8 @@ class VenueConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
                 f"host is {self.host!r}, which is not loopback: the venue speaks "
                 "plaintext there only with allow_plaintext = true"
             )
+        if self.heartbeat_timeout_s < self.heartbeat_s:
+            raise ValueError("heartbeat_timeout_s is shorter than heartbeat_s")
         names = [symbol.name for symbol in self.symbols]
         if not names:
             raise ValueError("symbols is empty, not at least one")
@@ -359,16 +364,25 @@ def with_demo_account(config: VenueConfig, secret: str = "") -> VenueConfig:
     Its secret is *secret*, or a random one.
     """
     pairs = [s.base_currency for s in config.symbols if s.base_currency is not None]
-    shares = [s.name for s in config.symbols if s.base_currency is None]
+    shares = {
+        symbol.name: whole_lots(DEMO_SHARES, Decimal(symbol.lot))
+        for symbol in config.symbols
+        if symbol.base_currency is None
+    }
     cash = dict.fromkeys((s.currency for s in config.symbols), DEMO_CASH)
     account = AccountConfig(
         id="acc-demo",
         api_key=DEMO_KEY,
         secret=secret or token_urlsafe(24),
         balances={**cash, **dict.fromkeys(pairs, DEMO_COINS)},
-        positions=dict.fromkeys(shares, DEMO_SHARES),
+        positions={**shares},
     )
     return msgspec.structs.replace(config, accounts=[account])
+
+
+def whole_lots(quantity: int, lot: Decimal) -> str:
+    """Return about *quantity* in whole lots, and at least one."""
+    return str(max(1, int(quantity / lot)) * lot)
 
 
 def load(path: str | Path) -> VenueConfig:

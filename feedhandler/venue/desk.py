@@ -164,7 +164,7 @@ class Floor(NamedTuple):
     engines: Mapping[str, Engine]
     publish: Callable[[str, Report, int], None]
     """Make known what an operation did to a symbol; calls settle() and activate()."""
-    is_open: Callable[[str], bool]
+    is_open: Callable[[str, int], bool]
     day_end_ms: Callable[[int], int]
 
 
@@ -215,7 +215,7 @@ class Desk:
         listing = self._listing(data.symbol)
         terms = order_terms(data, listing)
         refuse_client_order_id(data.client_order_id)
-        self._refuse_closed(listing.name)
+        self._refuse_closed(listing.name, now_ms)
         self._refuse_taken(account, data.client_order_id, now_ms)
         engine = self._floor.engines[listing.name]
         refuse_reached(engine, terms.side, terms.stop_ticks)
@@ -252,7 +252,7 @@ class Desk:
         listing = order.listing
         if data.quantity is None and data.price is None and data.stop_price is None:
             raise invalid("one of quantity, price and stop_price is required")
-        self._refuse_closed(listing.name)
+        self._refuse_closed(listing.name, now_ns // NS_PER_MS)
         lots = (
             order.lots if data.quantity is None else whole_lots(data.quantity, listing)
         )
@@ -373,7 +373,7 @@ class Desk:
         if kind == "user_trades":
             return [
                 encode(UserTrade(data, kind, now_ms))
-                for _, data in self._trades[account]
+                for _, data in self._trades_of(account, now_ms)
             ]
         ended = (order for _, order in self._ended)
         orders = [o for o in (*ended, *self._working.values()) if o.account == account]
@@ -383,6 +383,10 @@ class Desk:
     def release(self, channel: str) -> None:
         """Stop telling a channel: nobody listens."""
         self._heard.discard(channel)
+
+    def say(self, push: Push) -> None:
+        """Queue a message after those of the events so far."""
+        self._pushes.append(push)
 
     def take_pushes(self) -> list[Push]:
         """Return what was queued since, and forget it."""
@@ -401,8 +405,8 @@ class Desk:
             raise invalid("symbol is not listed")
         return listing
 
-    def _refuse_closed(self, symbol: str) -> None:
-        if not self._floor.is_open(symbol):
+    def _refuse_closed(self, symbol: str, now_ms: int) -> None:
+        if not self._floor.is_open(symbol, now_ms):
             raise Refusal(
                 ErrorCode.MARKET_CLOSED, f"The market for {symbol} is currently closed"
             )
@@ -530,9 +534,13 @@ class Desk:
                 del self._by_client_id[name]
         while self._released and self._released[0][0] <= now_ms:
             self._taken.pop(self._released.popleft()[1], None)
-        for trades in self._trades.values():
-            while trades and trades[0][0] <= now_ms:
-                trades.popleft()
+
+    def _trades_of(self, account: str, now_ms: int) -> deque[tuple[int, UserTradeData]]:
+        """Return the account's trades of the last 15 minutes."""
+        trades = self._trades[account]
+        while trades and trades[0][0] <= now_ms:
+            trades.popleft()
+        return trades
 
     def _tell_order(self, order: Order, now_ms: int) -> None:
         order.updated_ms = max(now_ms, order.updated_ms)
@@ -559,7 +567,8 @@ class Desk:
             fee.currency,
             now_ms,
         )
-        self._trades[order.account].append((now_ms + REPLAY_MS, data))
+        trades = self._trades_of(order.account, now_ms)
+        trades.append((now_ms + REPLAY_MS, data))
         if self.on_trade is not None:
             self.on_trade(order.account, data)
         channel = private("user_trades", order.account)

@@ -8,6 +8,7 @@ from datetime import date
 from decimal import Decimal
 from itertools import count
 
+from feedhandler.errors import ConfigError
 from feedhandler.protocol.channels import PRIVATE_KINDS, Channel, parse_channel
 from feedhandler.venue.alerts import AlertRule, Alerts
 from feedhandler.venue.calendar import Calendar
@@ -21,8 +22,9 @@ from feedhandler.venue.market import Push
 from feedhandler.venue.marketdata import MarketData
 from feedhandler.venue.matching import Engine, Report, Side
 from feedhandler.venue.notices import Notices
+from feedhandler.venue.requests import TICKS_MAX
 
-__all__ = ["Exchange"]
+__all__ = ["Exchange", "check"]
 
 NS_PER_S = 1_000_000_000
 NS_PER_MS = 1_000_000
@@ -45,7 +47,9 @@ class Exchange:
         self.engines = {symbol.name: Engine() for symbol in config.symbols}
         self._listings = {symbol.name: Listing(symbol) for symbol in config.symbols}
         self._data = {
-            name: MarketData(self._listings[name], engine)
+            name: MarketData(
+                self._listings[name], engine, config.limits.depths_per_symbol
+            )
             for name, engine in self.engines.items()
         }
         self.calendar = make_calendar(config.calendar)
@@ -54,17 +58,10 @@ class Exchange:
         self._next_change_ms = self.calendar.next_change_ms(now_ms)
         self._day_end_ms = self.calendar.day_end_ms(now_ms)
         self.notices = Notices(epoch, now_ms)
-        self.alerts = Alerts(
-            (
-                AlertRule(
-                    alert.id, account.id, alert.name, alert.condition, alert.symbol,
-                    alert.threshold,
-                )
-                for account in config.accounts
-                for alert in account.alerts
-            ),
-            {symbol.name: symbol.tick for symbol in config.symbols},
-        )  # fmt: skip
+        self.alerts = make_alerts(config)
+        for name, listing in self._listings.items():
+            # A crossing is from somewhere: before the first trade, from this.
+            self.alerts.on_trade(name, listing.previous_close_ticks, now_ms)
         self.ledger = make_ledger(config, self._listings)
         self.desk = Desk(
             Floor(
@@ -171,9 +168,13 @@ class Exchange:
 
     # ── open and closed ───────────────────────────────────────────────────────────
 
-    def is_open(self, symbol: str) -> bool:
-        """Say whether orders in *symbol* are taken."""
-        return self._session_open and symbol not in self._halted
+    def is_open(self, symbol: str, now_ms: int) -> bool:
+        """Say whether orders are taken, also before advance() heard of the time."""
+        if symbol in self._halted:
+            return False
+        if self._next_change_ms is not None and now_ms >= self._next_change_ms:
+            return self.calendar.is_open(now_ms)
+        return self._session_open
 
     def halt(self, symbol: str, now_ns: int) -> None:
         """Take no more orders in *symbol*, until resume()."""
@@ -244,7 +245,7 @@ class Exchange:
                 f"Your order {order.id} traded {listing.lot.number(lots):.12g} "
                 f"{listing.name} at {listing.tick.number(ticks):.12g}."
             )
-            self._pushes.append(
+            self.desk.say(
                 self.notices.user(order.account, "info", "Large fill", text, now_ms)
             )
 
@@ -262,7 +263,7 @@ class Exchange:
                 f"Your account has {available:f} {currency} available, below "
                 f"{wish.low_cash}. Please deposit funds or reduce positions."
             )
-            self._pushes.append(
+            self.desk.say(
                 self.notices.user(
                     account, "warning", "Margin Call Warning", text, now_ns // NS_PER_MS
                 )
@@ -272,8 +273,12 @@ class Exchange:
 
     def refusal(self, channel: Channel) -> str | None:
         """Say why a channel cannot be had; None if it can."""
-        if channel.symbol not in self._data:
+        data = self._data.get(channel.symbol)
+        if data is None:
             return f"symbol {channel.symbol!r} is not listed"
+        if channel.kind == "orderbook" and not data.has_room(channel.depth):
+            most = self._config.limits.depths_per_symbol
+            return f"{most} other depths of {channel.symbol} are in use already"
         return None
 
     def open(self, name: str, now_ns: int) -> list[bytes]:
@@ -306,7 +311,7 @@ class Exchange:
             while self._next_step_ns <= now_ns:
                 self._next_step_ns += self._step_ns
                 for trader in self._traders:
-                    if self.is_open(trader.symbol):
+                    if self.is_open(trader.symbol, now_ns // NS_PER_MS):
                         trader.step(now_ns)
         return self.take()
 
@@ -342,6 +347,36 @@ def make_calendar(config: CalendarConfig) -> Calendar:
             date.fromisoformat(day): at for day, at in config.early_closes.items()
         },
     )
+
+
+def make_alerts(config: VenueConfig) -> Alerts:
+    """Watch for what every account has configured."""
+    rules = (
+        AlertRule(
+            alert.id, account.id, alert.name, alert.condition, alert.symbol,
+            alert.threshold,
+        )
+        for account in config.accounts
+        for alert in account.alerts
+    )  # fmt: skip
+    return Alerts(rules, {symbol.name: symbol.tick for symbol in config.symbols})
+
+
+def check(config: VenueConfig) -> None:
+    """Raise ConfigError for what a venue of this configuration would stumble over."""
+    try:
+        make_calendar(config.calendar)
+        make_alerts(config)
+        listings = {symbol.name: Listing(symbol) for symbol in config.symbols}
+        for listing in listings.values():
+            if listing.previous_close_ticks > TICKS_MAX:
+                raise ValueError(f"previous_close of {listing.name} is too many ticks")
+        ledger = make_ledger(config, listings)
+        marks = {name: found.previous_close_ticks for name, found in listings.items()}
+        for account in config.accounts:
+            ledger.view(account.id, marks)
+    except (ValueError, ArithmeticError) as error:
+        raise ConfigError(f"configuration: {error}") from None
 
 
 def make_ledger(config: VenueConfig, listings: dict[str, Listing]) -> Ledger:

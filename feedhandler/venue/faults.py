@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import msgspec
 
@@ -17,6 +17,7 @@ NS_PER_S = 1_000_000_000
 
 AnswerKind = Literal["drop", "delay", "error", "cut"]
 SnapshotKind = Literal["stale", "crossed"]
+ACTIONS = ("submit_order", "cancel_order", "modify_order", "batch_orders")
 
 decode_book = msgspec.json.Decoder(Orderbook).decode
 encode = msgspec.json.Encoder().encode
@@ -45,7 +46,7 @@ class FaultPlan:
         self.heartbeats_stopped = False
         self._skips: Counter[str] = Counter()
         self._repeats: Counter[str] = Counter()
-        self._withheld: defaultdict[str, int] = defaultdict(int)
+        self._withheld: Counter[str] = Counter()
         self._kept: defaultdict[str, list[Push]] = defaultdict(list)
         self._frozen: set[str] = set()
         self._muted: set[str] = set()
@@ -91,7 +92,9 @@ class FaultPlan:
         self._muted.discard(channel)
 
     def spoil_snapshot(self, channel: str, kind: SnapshotKind, count: int = 1) -> None:
-        """Make the next snapshots of a channel stale by ten updates, or crossed."""
+        """Make the next snapshots of a book stale by ten updates, or crossed."""
+        if not channel.startswith("orderbook:"):
+            raise ValueError(f"channel {channel!r} has no snapshots")
         self._snapshots[channel].extend([kind] * count)
 
     # ── answers ───────────────────────────────────────────────────────────────────
@@ -106,6 +109,8 @@ class FaultPlan:
         count: int = 1,
     ) -> None:
         """Lose or spoil the answers to the next order actions of a name."""
+        if action not in ACTIONS or kind not in get_args(AnswerKind):
+            raise ValueError(f"no answer to {action!r} can be {kind!r}")
         fault = AnswerFault(kind, processed, round(delay_s * NS_PER_S))
         self._answers[action].extend([fault] * count)
 
@@ -166,6 +171,15 @@ class FaultPlan:
         else:
             self.restart()
 
+    def clear(self) -> None:
+        """Forget every fault to come: a venue that begins anew has none."""
+        self.heartbeats_stopped = False
+        for waiting in (
+            self._skips, self._repeats, self._withheld, self._kept, self._frozen,
+            self._muted, self._snapshots, self._answers,
+        ):  # fmt: skip
+            waiting.clear()
+
     # ── for the venue ─────────────────────────────────────────────────────────────
 
     @property
@@ -182,7 +196,7 @@ class FaultPlan:
 
     def opening(self, channel: str, payloads: list[bytes]) -> list[bytes]:
         """Return what a subscriber begins with instead of *payloads*."""
-        if channel in self._muted:
+        if channel.partition("/")[0] in self._muted:
             return []
         kinds = self._snapshots.get(channel)
         if not kinds:
@@ -191,12 +205,12 @@ class FaultPlan:
         return [spoil(payload, kind) for payload in payloads]
 
     def _copies(self, push: Push) -> int:
-        if push.channel in self._frozen:
+        # A private channel is fed by account, and known by its kind.
+        if push.channel.partition("/")[0] in self._frozen:
             return 0
         if not push.payload.startswith(UPDATE):
             return 1
-        if self._withheld.get(push.channel):
-            self._withheld[push.channel] -= 1
+        if spend(self._withheld, push.channel):
             self._kept[push.channel].append(push)
             return 0
         if spend(self._skips, push.channel):

@@ -258,7 +258,8 @@ class Gateway:
     def ping(self, payload: bytes, now_ns: int) -> list[Effect]:
         """Take a ping control frame; it counts as a message."""
         self._heard_ns = now_ns
-        return self._charge_other(None, None, now_ns) or [Pong(payload)]
+        # A ping is always answered (RFC 6455, 5.5.2), for as long as the connection is.
+        return [Pong(payload), *self._charge_other(None, None, now_ns)]
 
     def pong(self, now_ns: int) -> list[Effect]:
         """Take a pong control frame; it counts as a message."""
@@ -283,9 +284,11 @@ class Gateway:
             over_limit = self._charge(action, request.data, request_id, now_ns)
             if over_limit:
                 return over_limit
-            fault = self._faults.answer(action) if action in ORDER_ACTIONS else None
-            if fault is not None:
-                return self._act_wrongly(fault, action, request, request_id, now_ns)
+            if action in ORDER_ACTIONS:
+                self._desk(action)
+                fault = self._faults.answer(action)
+                if fault is not None:
+                    return self._act_wrongly(fault, action, request, request_id, now_ns)
             return self._act(action, request.data, request_id, now_ns)
         except Refusal as refusal:
             error = self._error(refusal, request_id, action, now_ns)
@@ -373,17 +376,12 @@ class Gateway:
         self, names: list[str], request_id: str | None, now_ns: int
     ) -> list[Effect]:
         wanted = dict.fromkeys(names)
+        # Their number first: to look at ten thousand names takes a while.
+        self._refuse_excess(wanted)
         bad = {name: reason for name in wanted if (reason := self._refusal(name))}
         if bad:
             raise bad_channels(bad)
         held = self._held | {name: self._source(name) for name in wanted}
-        if len(held) > self._limit:
-            excess = list(held)[self._limit :]
-            raise invalid(
-                f"channels would make {len(held)} subscriptions, "
-                f"the limit is {self._limit} per connection: {quote(excess)}",
-                excess,
-            )
         self._held = held
         self._bad_subscribes = 0
         # Also for a channel that is held already: that is how a snapshot is asked for.
@@ -391,6 +389,17 @@ class Gateway:
             self._confirm(names, request_id, now_ns),
             *(Open(held[name]) for name in wanted),
         ]
+
+    def _refuse_excess(self, wanted: dict[str, None]) -> None:
+        """Raise Refusal for more subscriptions than a connection may have."""
+        held = dict.fromkeys(self._held) | wanted
+        if len(held) > self._limit:
+            excess = list(held)[self._limit :]
+            raise invalid(
+                f"channels would make {len(held)} subscriptions, "
+                f"the limit is {self._limit} per connection: {quote(excess)}",
+                excess,
+            )
 
     def _unsubscribe(
         self, names: list[str], request_id: str | None, now_ns: int

@@ -157,8 +157,9 @@ class TickerChannel:
 class MarketData:
     """The public channels of one symbol."""
 
-    def __init__(self, listing: Listing, engine: Engine) -> None:
+    def __init__(self, listing: Listing, engine: Engine, most_depths: int = 64) -> None:
         self.listing = listing
+        self._most_depths = most_depths
         self.on_book: Callable[[str, int], None] | None = None
         self._engine = engine
         self._books: dict[str, BookChannel] = {}
@@ -168,6 +169,11 @@ class MarketData:
         self._ticker = TickerChannel()
         self._candles = Candles()
         self._day = Day(listing.previous_close_ticks)
+
+    def has_room(self, depth: int) -> bool:
+        """Say whether another depth may be opened: each is a window of its own."""
+        open_depths = {book.depth for book in self._open_books}
+        return depth in open_depths or len(open_depths) < self._most_depths
 
     # ── subscribers ───────────────────────────────────────────────────────────────
 

@@ -40,6 +40,7 @@ ECHO_CHARS = 64
 LOTS_MAX = 1 << 40
 TICKS_MAX = 1 << 52
 OFF_GRID = 1e-6
+EPSILON = 2.0**-51
 
 SIDES = {"buy": Side.BUY, "sell": Side.SELL}
 TIMES_IN_FORCE = {
@@ -203,7 +204,8 @@ def whole(key: str, number: float, step: float, name: str, most: int) -> int:
     if not count <= most:
         raise invalid(f"{key} is too large")
     nearest = round(count)
-    if nearest < 1 or abs(count - nearest) >= OFF_GRID:
+    # The quotient of two doubles is off by its last bits: of a large one, by more.
+    if nearest < 1 or abs(count - nearest) >= max(OFF_GRID, count * EPSILON):
         raise invalid(f"{key} must be a multiple of the {name} size {step:.12g}")
     return nearest
 

@@ -9,7 +9,7 @@ from feedhandler.protocol.signature import sign
 from feedhandler.secret import Secret
 from feedhandler.venue.access import Access, Denied, Key
 from feedhandler.venue.config import LimitsConfig
-from feedhandler.venue.limits import NS_PER_S, Verdict
+from feedhandler.venue.limits import NS_PER_S, Verdict, admit
 
 NOW_MS = 1_625_097_600_000
 NOW_NS = NOW_MS * 1_000_000
@@ -320,12 +320,33 @@ def test_the_limit_is_over_a_minute_later_and_not_before():
 
 
 @pytest.mark.req("I-17", "SEC-14")
-def test_keys_that_do_not_exist_are_not_remembered():
+def test_a_key_that_does_not_exist_has_the_same_limits():
+    """Who guesses names learns nothing from the limit."""
     access = doorkeeper()
+    now_ns = 0
 
-    limiters = [access.authentication_limiters(f"k{n}", "10.0.0.1") for n in range(99)]
+    def attempts_until_refused(name: str, address: str) -> int:
+        for count in range(1, 20):
+            limiters = access.authentication_limiters(name, f"{address}.{count}")
+            if admit(limiters, now_ns).verdict is not Verdict.ACCEPT:
+                return count
+        return 0
 
-    assert all(found == limiters[0] and len(found) == 1 for found in limiters)
+    assert attempts_until_refused(ALICE.api_key, "10.0.0") == 11
+    assert attempts_until_refused("no-such-key", "10.0.1") == 11
+    assert attempts_until_refused("x" * 60_000, "10.0.2") == 11
+
+
+def test_names_that_nobody_used_for_two_minutes_are_forgotten():
+    access = doorkeeper()
+    for number in range(100):
+        admit(access.authentication_limiters(f"k{number}", "10.0.0.1"), 0)
+    for minute in range(1, 4):
+        access.admit_handshake("10.0.0.2", minute * 60 * NS_PER_S)
+
+    fresh = access.authentication_limiters("k1", "10.0.0.1")
+    assert all(limiter.count(180 * NS_PER_S) == 0 for limiter in fresh)
+    assert access.remembered_names == 1
 
 
 @pytest.mark.req("LM-05", "A-14")

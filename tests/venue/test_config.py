@@ -60,7 +60,7 @@ def test_a_full_file_is_read(tmp_path):
         ("[limits]\nsubs = 1", "limits.subs", "unknown key; expected subscriptions"),
         ("port = 'x'", "port", "port: expected int"),
         ("port = 70000", "port", "port: expected int <= 65535"),
-        ("heartbeat_s = 0", "heartbeat_s", "> 0"),
+        ("heartbeat_s = 0", "heartbeat_s", ">= 0.001"),
         ("[replay]\nspeed = 1.0", "replay.path", "replay.path: missing"),
         ("[replay]\npath = 'x'\nspeed = 'fast'", "replay.speed", "replay.speed"),
         ("symbols = []", None, "symbols is empty"),

@@ -143,14 +143,14 @@ class Market(RuleBasedStateMachine):
 
     @rule(symbol=symbols, side=sides, count=lots, price=st.none() | distances)
     def trade_of_the_house(self, symbol, side, count, price):
-        if self.venue.exchange.is_open(symbol):
+        if self.venue.exchange.is_open(symbol, self.venue.now_ns // MS):
             price = None if price is None else price_at(symbol, price)
             self.venue.house(side, count, price, symbol=symbol)
 
     @rule(symbol=symbols, side=sides)
     def sweep(self, symbol, side):
         """Move the last price by some levels, as it takes to set off stops."""
-        if self.venue.exchange.is_open(symbol):
+        if self.venue.exchange.is_open(symbol, self.venue.now_ns // MS):
             self.venue.house(side, 1500, symbol=symbol)
 
     @rule(symbol=symbols, halted=st.sampled_from([False, False, False, True]))

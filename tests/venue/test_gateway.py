@@ -63,8 +63,8 @@ def account(name):
         positions={"AAPL": 10_000},
         alerts=[
             AlertConfig(
-                id=f"a-{name}", name="up", condition="price_above", symbol="AAPL",
-                threshold="99",
+                id=f"a-{name}", name="low", condition="price_below", symbol="AAPL",
+                threshold="120",
             )
         ],
         large_fill=1,
