@@ -132,7 +132,6 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     handshakes_per_minute: Count = 1000
     batch_operations: Count = BATCH_OPERATIONS
     depths_per_symbol: Count = 64
-    fragments_per_message: Count = 256
 
     def per_minute(self, rate_class: RateClass) -> int:
         """Return the limit of a class."""
