@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from picows import WSHandshakeError, WSListener, WSMsgType, ws_connect
+from picows import WSHandshakeError, WSMsgType
 
 from feedhandler.protocol.channels import MARKET_DATA
 from feedhandler.venue.config import (
@@ -19,86 +19,10 @@ from feedhandler.venue.config import (
     VenueConfig,
 )
 from feedhandler.venue.server import Venue
+from tests.clients import connected, eventually, serve
 
 SMALL = Path(__file__).parent.parent / "data" / "engine.jsonl.gz"
 CONFIG = VenueConfig(port=0)
-DEADLINE_S = 10
-CLIENTS = []
-
-
-class Client(WSListener):
-    """Collects what the venue says."""
-
-    def __init__(self):
-        self.messages = []
-        self.kinds = []
-        self.close = None
-        self.pongs = []
-        self.changed = asyncio.Event()
-        self.disconnected = False
-        self.transport = None
-
-    def on_ws_frame(self, transport, frame):
-        if frame.msg_type == WSMsgType.CLOSE:
-            self.close = (int(frame.get_close_code().value), frame.get_close_reason())
-            transport.send_close(frame.get_close_code())
-            transport.disconnect()
-        elif frame.msg_type == WSMsgType.PONG:
-            self.pongs.append(frame.get_payload_as_bytes())
-        else:
-            self.kinds.append(frame.msg_type)
-            self.messages.append(frame.get_payload_as_bytes())
-        self.changed.set()
-
-    def on_ws_disconnected(self, transport):
-        self.disconnected = True
-        self.changed.set()
-
-    async def until(self, condition):
-        async with asyncio.timeout(DEADLINE_S):
-            while not condition():
-                self.changed.clear()
-                await self.changed.wait()
-
-    def send(self, action, **fields):
-        text = json.dumps({"action": action, **fields}).encode()
-        self.transport.send(WSMsgType.TEXT, text)
-
-    def subscribe(self, *channels):
-        self.send("subscribe", data={"channels": list(channels)}, id="s")
-
-    def on(self, channel):
-        return [
-            m for m in map(json.loads, self.messages) if m.get("channel") == channel
-        ]
-
-
-async def connected(venue, path=MARKET_DATA, **options):
-    transport, client = await ws_connect(Client, venue.url + path, **options)
-    client.transport = transport
-    CLIENTS.append(client)
-    return client
-
-
-def serve(scenario, config=CONFIG):
-    """Run *scenario* against a venue of its own."""
-
-    async def run():
-        CLIENTS.clear()
-        async with Venue(config) as venue:
-            await scenario(venue)
-        for client in CLIENTS:
-            client.transport.underlying_transport.resume_reading()
-            await client.until(lambda c=client: c.disconnected)
-
-    asyncio.run(run())
-
-
-async def eventually(condition):
-    """Wait for what nobody tells: look again and again, with a deadline."""
-    async with asyncio.timeout(DEADLINE_S):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 @pytest.mark.req("EP-01", "OB-01", "OB-10")
@@ -118,7 +42,7 @@ def test_a_subscriber_gets_a_response_a_snapshot_and_updates_without_a_gap():
         assert stamps == sorted(stamps)
         assert abs(stamps[-1] - venue.now_ns() // 1_000_000) < 1000
 
-    serve(scenario)
+    serve(scenario, CONFIG)
 
 
 @pytest.mark.req("A-07")
@@ -138,7 +62,7 @@ def test_two_subscribers_share_one_sequence():
         assert len(common) > 5
         assert all(first[number] == second[number] for number in common)
 
-    serve(scenario)
+    serve(scenario, CONFIG)
 
 
 @pytest.mark.req("EP-06", "SEC-10")
@@ -152,7 +76,7 @@ def test_other_paths_are_not_found(path):
         assert caught.value.response.status == 404
         assert caught.value.raw_body == b"not found"
 
-    serve(scenario)
+    serve(scenario, CONFIG)
 
 
 @pytest.mark.req("SEC-08", "SEC-09")
@@ -174,7 +98,7 @@ def test_pages_of_other_hosts_are_refused(headers, status):
             await connected(venue, extra_headers=headers)
         assert caught.value.response.status == status
 
-    serve(scenario)
+    serve(scenario, CONFIG)
 
 
 def violate_too_big(client):
@@ -227,7 +151,7 @@ def test_what_the_protocol_forbids_is_closed_with_its_code(violate, code):
 
         assert client.close[0] == code
 
-    serve(scenario)
+    serve(scenario, CONFIG)
 
 
 @pytest.mark.req("A-31", "BP-21")
@@ -244,7 +168,7 @@ def test_fragments_and_binary_frames_are_requests_too():
         assert client.kinds[0] == WSMsgType.BINARY
         assert client.pongs == [b"between"]
 
-    serve(scenario)
+    serve(scenario, CONFIG)
 
 
 @pytest.mark.req("F-28", "A-36")
@@ -265,7 +189,7 @@ def test_a_close_is_answered_and_nothing_is_read_after_it(sent, answered):
         assert client.close[0] == answered
         assert client.messages == []
 
-    serve(scenario)
+    serve(scenario, CONFIG)
 
 
 @pytest.mark.req("CC-02")
@@ -289,7 +213,7 @@ def test_a_port_in_use_is_an_os_error():
         with pytest.raises(OSError, match="in use"):
             await Venue(msgspec.structs.replace(CONFIG, port=venue.port)).start()
 
-    serve(scenario)
+    serve(scenario, CONFIG)
 
 
 @pytest.mark.req("HB-01", "HB-09", "A-10")
@@ -369,7 +293,7 @@ def test_an_exception_closes_one_connection_with_1011(monkeypatch):
 
         assert broken.close == (1011, "internal error")
 
-    serve(scenario)
+    serve(scenario, CONFIG)
 
 
 @pytest.mark.parametrize("name", ["orderbook:AAPL:10", "trades:ETH-USD"])
@@ -449,7 +373,7 @@ def test_a_fault_plan_loses_repeats_freezes_and_cuts():
         await client.until(lambda: client.disconnected)
         assert client.close is None
 
-    serve(scenario)
+    serve(scenario, CONFIG)
 
 
 def gaps(client, name):
