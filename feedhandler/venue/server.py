@@ -408,7 +408,8 @@ class Venue:
         pushes = self._open_market().take()
         if pushes:
             self._deliver(pushes)
-            self._plan()
+        # Also without a message: a ticker may be held back, a candle begun.
+        self._plan()
 
     def evict(self, members: list[Member]) -> None:
         """Close connections that were silent for too long."""

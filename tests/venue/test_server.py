@@ -3,7 +3,11 @@
 import asyncio
 import json
 import os
+import ssl
 import struct
+import subprocess
+import sys
+import warnings
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,15 +15,26 @@ import msgspec
 import pytest
 from picows import WSHandshakeError, WSMsgType
 
-from feedhandler.protocol.channels import MARKET_DATA
+from feedhandler.errors import ConfigError
+from feedhandler.protocol.channels import (
+    CUSTOM,
+    ENDPOINTS,
+    MARKET_DATA,
+    NOTIFICATIONS,
+    TRADING,
+)
 from feedhandler.venue.config import (
+    AccountConfig,
+    AlertConfig,
     LimitsConfig,
+    PositionConfig,
     ReplayConfig,
     TradersConfig,
     VenueConfig,
 )
+from feedhandler.venue.limits import NS_PER_S
 from feedhandler.venue.server import Venue
-from tests.clients import connected, eventually, serve
+from tests.clients import authenticated, connected, eventually, log_in, serve
 
 SMALL = Path(__file__).parent.parent / "data" / "engine.jsonl.gz"
 CONFIG = VenueConfig(port=0)
@@ -380,3 +395,471 @@ def gaps(client, name):
     numbers = [message["data"]["sequence"] for message in client.on(name)]
     steps = [b - a for a, b in pairwise(numbers)]
     return [step for step in steps if step != 1]
+
+
+# ── the four endpoints ────────────────────────────────────────────────────────────────
+
+ACCOUNTS = [
+    AccountConfig(
+        id=f"acc-{name}",
+        api_key=f"key-{name}",
+        secret=f"secret of {name}",
+        balances={"USD": 10_000_000},
+        positions={"AAPL": PositionConfig(quantity=10_000)},
+        alerts=[
+            AlertConfig(
+                id=f"alert-{name}",
+                name="high",
+                condition="price_above",
+                symbol="AAPL",
+                threshold="150",
+            )
+        ],
+    )
+    for name in ("ann", "bob")
+]
+QUIET = VenueConfig(
+    port=0,
+    traders=TradersConfig(enabled=False),
+    accounts=ACCOUNTS,
+    limits=LimitsConfig(orders_per_minute=100_000),
+)
+ANN, BOB = 0, 1
+
+
+def order(side, price=150.0, quantity=10, **fields):
+    kind = {"type": "market"} if price is None else {"type": "limit", "price": price}
+    return {"symbol": "AAPL", "side": side, "quantity": quantity, **kind, **fields}
+
+
+def kinds_of(client):
+    return [message["type"] for message in client.told]
+
+
+@pytest.mark.req("EP-07", "CA-01", "OV-06")
+def test_one_client_uses_all_four_endpoints_at_once():
+    async def scenario(venue):
+        market = await connected(venue, MARKET_DATA)
+        paths = [path for path in ENDPOINTS if path != MARKET_DATA]
+        clients = [market] + [await authenticated(venue, path) for path in paths]
+        wanted = ["trades:AAPL", "user_orders", "user_notifications", "custom_alerts"]
+        answers = [
+            await client.ask("subscribe", channels=[channel])
+            for client, channel in zip(clients, wanted, strict=True)
+        ]
+        maker = await authenticated(venue, TRADING, BOB)
+        await maker.ask("submit_order", **order("sell", 151.0))
+        await clients[1].ask("submit_order", **order("buy", 151.0))
+        await market.until(lambda: market.on("trades:AAPL"))
+        await clients[1].until(lambda: len(clients[1].on("user_orders")) == 2)
+        await clients[3].until(lambda: clients[3].on("custom_alerts"))
+
+        assert [a["type"] for a in answers] == ["subscription_response"] * 4
+        assert venue.connections == 5
+
+    serve(scenario, QUIET)
+
+
+@pytest.mark.req("EP-02", "EP-03", "EP-04")
+@pytest.mark.parametrize("path", [p for p in ENDPOINTS if p != MARKET_DATA])
+def test_a_private_endpoint_asks_for_authentication_first(path):
+    async def scenario(venue):
+        client = await connected(venue, path)
+        refused = await client.ask("subscribe", channels=["user_orders"])
+
+        assert refused["data"]["code"] == "authentication_required"
+        assert client.close is None
+
+    serve(scenario, QUIET)
+
+
+@pytest.mark.req("OV-01")
+def test_a_hundred_orders_are_answered_while_their_updates_stream():
+    async def scenario(venue):
+        client = await authenticated(venue, TRADING)
+        await client.ask("subscribe", channels=["user_orders"])
+        ids = [f"o{number}" for number in range(100)]
+        for request_id in ids:
+            client.send("submit_order", data=order("buy", 140.0), id=request_id)
+        await client.until(lambda: len(client.on("user_orders")) == 100)
+
+        answered = [m["id"] for m in client.told if m["type"] == "order_response"]
+        assert answered == ids
+        told = [m["data"]["client_id"] for m in client.on("user_orders")]
+        assert told == ids
+        # In one stream: the answer to the last comes after the first update.
+        kinds = kinds_of(client)
+        last = len(kinds) - kinds[::-1].index("order_response") - 1
+        assert kinds.index("order_update") < last
+
+    serve(scenario, QUIET)
+
+
+@pytest.mark.req("OV-03", "OR-03")
+def test_an_order_is_submitted_modified_and_canceled():
+    async def scenario(venue):
+        client = await authenticated(venue, TRADING)
+        placed = await client.ask("submit_order", **order("buy", 140.0))
+        order_id = placed["data"]["order_id"]
+        changed = await client.ask("modify_order", order_id=order_id, price=141.0)
+        canceled = await client.ask("cancel_order", order_id=order_id)
+
+        assert (placed["data"]["status"], placed["data"]["price"]) == ("accepted", 140)
+        assert changed["data"]["status"] == "modified"
+        assert changed["data"]["price"] == 141.0
+        assert canceled["data"]["status"] == "canceled"
+
+    serve(scenario, QUIET)
+
+
+@pytest.mark.req("OV-04", "OV-05", "A-41")
+def test_a_fill_is_told_to_its_parties_without_asking():
+    async def scenario(venue):
+        ann = await authenticated(venue, TRADING, ANN)
+        bob = await authenticated(venue, TRADING, BOB)
+        channels = ["user_orders", "user_trades", "account_updates"]
+        for client in (ann, bob):
+            await client.ask("subscribe", channels=channels)
+            await client.until(lambda c=client: c.on("account_updates"))
+        await ann.ask("submit_order", **order("buy", 150.0, 10))
+        await ann.until(lambda: len(ann.on("account_updates")) == 2)
+        before = len(ann.told)
+        await bob.ask("submit_order", **order("sell", 150.0, 4))
+        await ann.until(lambda: len(ann.on("account_updates")) == 3)
+        await bob.until(lambda: len(bob.on("account_updates")) == 2)
+
+        news = ann.told[before:]
+        assert kinds_of(ann)[before:] == [
+            "user_trade",
+            "order_update",
+            "account_update",
+        ]
+        trade, update, account = (message["data"] for message in news)
+        assert (trade["quantity"], trade["price"]) == (4, 150)
+        assert update["status"] == "partially_filled"
+        assert (update["filled_quantity"], update["remaining_quantity"]) == (4, 6)
+        (usd,) = account["balances"]
+        (aapl,) = account["positions"]
+        fee = trade["fee"]
+        assert fee == pytest.approx(600 * 0.00002)
+        assert usd["total"] == pytest.approx(10_000_000 - 600 - fee)
+        assert usd["reserved"] == pytest.approx(900 + 900 * 0.00002)
+        assert aapl["quantity"] == 10_004
+        # The taker is answered before anything else, A-41.
+        after = kinds_of(bob)[kinds_of(bob).index("order_response") :]
+        assert after == [
+            "order_response", "order_update", "user_trade", "order_update",
+            "account_update",
+        ]  # fmt: skip
+        assert venue.market.ledger.conserved() == []
+
+    serve(scenario, QUIET)
+
+
+@pytest.mark.req("OV-02", "TK-01", "CD-01")
+def test_one_match_gives_every_kind_of_market_data():
+    wanted = ["ticker:AAPL", "orderbook:AAPL:5", "trades:AAPL", "candles:AAPL:1m"]
+
+    async def scenario(venue):
+        market = await connected(venue)
+        await market.ask("subscribe", channels=wanted)
+        await market.until(lambda: len(market.told) == 3)
+        ann = await authenticated(venue, TRADING, ANN)
+        await ann.ask("submit_order", **order("buy", 150.5))
+        await ann.ask("submit_order", **order("sell", 150.5))
+        # Not for a minute: the venue's clock steps over the end of the candle.
+        await market.until(lambda: market.on("ticker:AAPL")[-1]["data"]["last_price"])
+        venue._epoch_ns += 60 * NS_PER_S
+        venue.drained()
+        await market.until(lambda: market.on("candles:AAPL:1m"))
+
+        (trade,) = market.on("trades:AAPL")
+        assert (trade["data"]["price"], trade["data"]["side"]) == (150.5, "sell")
+        assert len(market.on("orderbook:AAPL:5")) == 3
+        assert market.on("ticker:AAPL")[-1]["data"]["volume"] == 10
+        assert market.on("candles:AAPL:1m")[0]["data"]["close"] == 150.5
+
+    serve(scenario, QUIET)
+
+
+@pytest.mark.req("A-39")
+def test_a_ticker_that_was_held_back_comes_though_nothing_else_happens():
+    async def scenario(venue):
+        market = await connected(venue)
+        ann = await authenticated(venue, TRADING, ANN)
+        await market.ask("subscribe", channels=["ticker:AAPL"])
+        await ann.ask("submit_order", **order("buy", 140.0))
+        await market.until(lambda: len(market.on("ticker:AAPL")) == 2)
+
+        assert [m["data"]["bid"] for m in market.on("ticker:AAPL")] == [None, 140.0]
+
+    serve(scenario, QUIET)
+
+
+def test_what_a_program_does_to_the_market_is_told_at_once():
+    async def scenario(venue):
+        client = await authenticated(venue, NOTIFICATIONS)
+        await client.ask("subscribe", channels=["system_notifications"])
+        await client.until(lambda: client.on("system_notifications"))
+        venue.market.halt("AAPL", venue.now_ns())
+        venue.acted()
+        await client.until(lambda: len(client.on("system_notifications")) == 2)
+
+        assert client.on("system_notifications")[1]["data"]["event"] == "halt"
+
+    serve(scenario, QUIET)
+
+
+@pytest.mark.req("SEC-17", "UO-06", "ER-08")
+def test_nobody_is_told_of_the_orders_of_another_account():
+    async def scenario(venue):
+        ann = await authenticated(venue, CUSTOM, ANN)
+        bob = await authenticated(venue, TRADING, BOB)
+        names = ["user_orders", "user_trades", "account_updates", "trades:AAPL"]
+        await ann.ask("subscribe", channels=names)
+        placed = await bob.ask("submit_order", **order("buy", 150.0))
+        await bob.ask("submit_order", **order("sell", 150.0))
+        await ann.until(lambda: ann.on("trades:AAPL"))
+        trader = await authenticated(venue, TRADING, ANN)
+        stolen = await trader.ask("cancel_order", order_id=placed["data"]["order_id"])
+
+        assert [m["data"]["account_id"] for m in ann.on("account_updates")] == [
+            "acc-ann"
+        ]
+        assert ann.on("user_orders") == ann.on("user_trades") == []
+        assert stolen["data"]["code"] == "order_not_found"
+
+    serve(scenario, QUIET)
+
+
+# ── connections of a key ──────────────────────────────────────────────────────────────
+
+
+@pytest.mark.req("LM-01", "CC-09")
+def test_the_sixth_connection_of_a_key_is_closed_with_4003():
+    async def scenario(venue):
+        held = [await authenticated(venue, TRADING) for _ in range(5)]
+        sixth = await connected(venue, TRADING)
+        answer = await log_in(sixth, venue)
+        await sixth.gone()
+        assert answer["status"] == "error"
+        assert sixth.close == (4003, "duplicate connection")
+        assert not any(client.disconnected for client in held)
+
+        # Others have keys of their own, and one that goes makes room.
+        await authenticated(venue, TRADING, BOB)
+        held[0].transport.disconnect()
+        await eventually(lambda: venue._access.connections("key-ann") == 4)
+        await authenticated(venue, TRADING)
+
+    limits = LimitsConfig(authentication_per_minute=100)
+    serve(scenario, msgspec.structs.replace(QUIET, limits=limits))
+
+
+@pytest.mark.req("LM-01")
+def test_a_connection_that_answers_no_heartbeat_makes_room_for_a_new_one():
+    async def scenario(venue):
+        zombie, *sound = [await authenticated(venue, TRADING) for _ in range(5)]
+        for client in (zombie, *sound):
+            await client.until(lambda c=client: "heartbeat" in kinds_of(c))
+        # Ten seconds later, by the venue's clock.
+        venue._epoch_ns += 10 * NS_PER_S
+        for client in sound:
+            client.send("pong", data={}, id="p")
+            await client.ask("unsubscribe", channels=[])
+        await authenticated(venue, TRADING)
+        await zombie.gone()
+
+        assert zombie.close == (1001, "heartbeat timeout")
+        assert not any(client.disconnected for client in sound)
+
+    limits = LimitsConfig(authentication_per_minute=100)
+    config = msgspec.structs.replace(QUIET, heartbeat_s=0.2, limits=limits)
+    serve(scenario, config)
+
+
+@pytest.mark.req("SEC-16")
+def test_a_slow_consumer_of_orders_is_closed_and_nothing_is_left_out_before():
+    async def scenario(venue):
+        slow = await authenticated(venue, TRADING)
+        below = slow.transport.underlying_transport
+        quick = await authenticated(venue, TRADING)
+        await slow.ask("subscribe", channels=["user_orders"])
+        below.pause_reading()
+        orders = [{"operation": "submit", **order("buy", 140.0, 1)}] * 50
+        key = "user_orders/acc-ann"
+        # The slow one is unsubscribed when it is given up.
+        while venue._subscribers.get(key):
+            answer = await quick.ask("batch_orders", operations=orders)
+            assert answer["data"]["status"] == "success"
+        below.resume_reading()
+        await slow.gone()
+
+        assert slow.close == (4001, "slow consumer")
+        told = [int(m["data"]["order_id"][2:]) for m in slow.on("user_orders")]
+        assert told == list(range(1, len(told) + 1))
+        assert len(told) > 1000
+        assert quick.close is None
+
+    limits = LimitsConfig(orders_per_minute=1_000_000, outbound_bytes=64 * 1024)
+    serve(scenario, msgspec.structs.replace(QUIET, limits=limits))
+
+
+# ── handshake and TLS ─────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.req("OV-09", "SEC-08")
+def test_browsers_and_programs_are_served_alike():
+    async def scenario(venue):
+        program = await connected(venue)
+        page = await connected(
+            venue,
+            extra_headers={
+                "Origin": "https://desk.example",
+                "Connection": "keep-alive, Upgrade",
+                "User-Agent": "Mozilla/5.0",
+            },
+        )
+        for client in (program, page):
+            answer = await client.ask("subscribe", channels=["trades:AAPL"])
+            assert answer["data"]["status"] == "success"
+
+    allowed = ["https://desk.example"]
+    serve(scenario, msgspec.structs.replace(QUIET, allowed_origins=allowed))
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A certificate for 127.0.0.1 and its key."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-nodes", "-days", "1"]
+    command += ["-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=venue"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1"]
+    command += ["-keyout", str(key), "-out", str(cert)]
+    subprocess.run(command, check=True, capture_output=True)
+    key.chmod(0o600)
+    return cert, key
+
+
+@pytest.mark.req("EP-05", "SEC-02")
+def test_the_venue_speaks_tls_1_2_or_later(certificate):
+    cert, key = map(str, certificate)
+
+    async def scenario(venue):
+        trusting = ssl.create_default_context(cafile=cert)
+        client = await authenticated(venue, TRADING, ssl_context=trusting)
+        answer = await client.ask("subscribe", channels=["user_orders"])
+        used = client.transport.underlying_transport.get_extra_info("ssl_object")
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await connected(venue, TRADING)
+        old = ssl.create_default_context(cafile=cert)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            old.minimum_version = ssl.TLSVersion.TLSv1
+            old.maximum_version = ssl.TLSVersion.TLSv1_1
+        old.set_ciphers("ALL:@SECLEVEL=0")
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await connected(venue, TRADING, ssl_context=old)
+
+        assert venue.url.startswith("wss://127.0.0.1:")
+        assert answer["data"]["status"] == "success"
+        assert used.version() in ("TLSv1.2", "TLSv1.3")
+
+    serve(scenario, msgspec.structs.replace(QUIET, tls_cert=cert, tls_key=key))
+
+
+@pytest.mark.req("SEC-02")
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
+def test_a_key_that_others_can_read_is_refused(certificate, mode):
+    cert, key = certificate
+    key.chmod(mode)
+    config = msgspec.structs.replace(QUIET, tls_cert=str(cert), tls_key=str(key))
+
+    with pytest.raises(ConfigError, match=f"tls_key .* has mode 0o{mode:o}"):
+        asyncio.run(Venue(config).start())
+
+
+# ── the end, and another beginning ────────────────────────────────────────────────────
+
+
+def epoch_of(client):
+    return client.on("system_notifications")[0]["data"]["venue_epoch"]
+
+
+@pytest.mark.req("A-49", "A-50", "OV-07")
+def test_a_restart_is_announced_closes_with_4004_and_begins_a_new_epoch():
+    async def scenario(venue):
+        client = await authenticated(venue, NOTIFICATIONS)
+        trader = await authenticated(venue, TRADING)
+        await client.ask("subscribe", channels=["system_notifications"])
+        await trader.ask("submit_order", **order("buy", 140.0))
+        await client.until(lambda: client.on("system_notifications"))
+        port = venue.port
+        await venue.restart("maintenance")
+        await client.gone()
+        await trader.gone()
+        again = await authenticated(venue, NOTIFICATIONS)
+        await again.ask("subscribe", channels=["system_notifications"])
+        await again.until(lambda: again.on("system_notifications"))
+        trader = await authenticated(venue, TRADING)
+        await trader.ask("subscribe", channels=["user_orders", "account_updates"])
+        await trader.until(lambda: trader.on("account_updates"))
+
+        said = client.on("system_notifications")[-1]["data"]
+        assert (said["event"], said["level"]) == ("shutdown", "warning")
+        assert "maintenance" in said["message"]
+        assert client.close == (4004, "maintenance")
+        assert venue.port == port
+        assert epoch_of(again) != epoch_of(client)
+        assert trader.on("user_orders") == []
+
+    serve(scenario, QUIET)
+
+
+@pytest.mark.req("OV-08")
+def test_the_services_run_with_no_socket_and_no_event_loop():
+    done = subprocess.run(
+        [sys.executable, "-c", SERVICES],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.stderr == ""
+    assert done.stdout.split() == ["filled", "alert", "conserved"]
+
+
+SERVICES = """
+import socket
+import sys
+
+def refuse(*arguments, **options):
+    raise AssertionError("a socket was made")
+
+socket.socket.__init__ = refuse
+
+from feedhandler.protocol.messages import OrderData
+from feedhandler.venue.config import AccountConfig, AlertConfig, VenueConfig
+from feedhandler.venue.exchange import Exchange
+
+alert = AlertConfig(
+    id="a", name="n", condition="price_above", symbol="AAPL", threshold="100"
+)
+account = AccountConfig(
+    id="acc", api_key="k", secret="s", balances={"USD": 1000000}, alerts=[alert]
+)
+exchange = Exchange(VenueConfig(accounts=[account]), 0)
+exchange.open("user_orders/acc", 0)
+told = exchange.advance(1_000_000_000)
+order = OrderData("AAPL", "buy", "market", 5.0)
+exchange.desk.submit("acc", order, "r", 1_000_000_000)
+told = b"".join(push.payload for push in told + exchange.take())
+if b'"status":"filled"' in told:
+    print("filled")
+if b'"type":"custom_alert"' in told:
+    print("alert")
+if exchange.ledger.conserved() == []:
+    print("conserved")
+assert "asyncio" not in sys.modules
+assert "picows" not in sys.modules
+"""
