@@ -287,6 +287,9 @@ class Venue:
             return refuse(500, b"internal error")
 
     def _judge(self, request: WSUpgradeRequest) -> WSUpgradeResponseWithListener:
+        if self._server is None:
+            # It began before the end: who joined now would never be sent away.
+            return refuse(503, b"not available")
         path, _, query = request.path.decode("latin-1").partition("?")
         if path not in ENDPOINTS:
             return refuse(404, b"not found")

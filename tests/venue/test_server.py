@@ -816,6 +816,33 @@ def test_a_restart_is_announced_closes_with_4004_and_begins_a_new_epoch():
     serve(scenario, QUIET)
 
 
+@pytest.mark.req("A-50")
+def test_a_handshake_in_flight_does_not_join_a_venue_that_is_ending():
+    request = (
+        "GET /ws/market-data HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
+        "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+
+    async def scenario(venue):
+        holding = await connected(venue)
+        holding.transport.underlying_transport.pause_reading()
+        reader, writer = await asyncio.open_connection("127.0.0.1", venue.port)
+        writer.write(request[:40].encode())
+        await writer.drain()
+        restarting = asyncio.create_task(venue.restart())
+        await eventually(lambda: venue._server is None)
+        writer.write(request[40:].encode())
+        answer = await reader.read()
+        writer.close()
+        await restarting
+
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert venue.connections == 0
+
+    serve(scenario, QUIET)
+
+
 @pytest.mark.req("OV-08")
 def test_the_services_run_with_no_socket_and_no_event_loop():
     done = subprocess.run(
