@@ -25,7 +25,7 @@ class Client(WSListener):
     def __init__(self) -> None:
         super().__init__()
         self.messages: list[bytes] = []
-        self.told: list[Message] = []
+        self._told: list[Message] = []
         self.kinds: list[WSMsgType] = []
         self.close: tuple[int, str | None] | None = None
         self.pongs: list[bytes] = []
@@ -47,12 +47,17 @@ class Client(WSListener):
         else:
             self.kinds.append(frame.msg_type)
             self.messages.append(frame.get_payload_as_bytes())
-            self.told.append(json.loads(self.messages[-1]))
         self.changed.set()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
         self.disconnected = True
         self.changed.set()
+
+    @property
+    def told(self) -> list[Message]:
+        """What was said so far, read when it is asked for."""
+        self._told += map(json.loads, self.messages[len(self._told) :])
+        return self._told
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait for what some message or the end brings."""

@@ -29,6 +29,7 @@ from feedhandler.venue.config import (
     LimitsConfig,
     PositionConfig,
     ReplayConfig,
+    SymbolConfig,
     TradersConfig,
     VenueConfig,
 )
@@ -249,7 +250,8 @@ def test_heartbeats_come_and_a_silent_client_is_closed():
 def test_a_slow_consumer_of_a_live_market_is_closed_and_others_are_served():
     config = VenueConfig(
         port=0,
-        traders=TradersConfig(rate=2000.0),
+        symbols=[SymbolConfig(name="AAPL", previous_close=150.0)],
+        traders=TradersConfig(rate=500.0),
         limits=LimitsConfig(outbound_bytes=64 * 1024),
     )
 
