@@ -48,6 +48,10 @@ CLOSE_DEADLINE_S = 2.0
 HIGH_WATER_BYTES = 256 * 1024
 LOW_WATER_BYTES = 64 * 1024
 
+# Every frame costs us about the same, also an empty one: a message may have as many as
+# if each but the last had this size.
+LEAST_FRAGMENT_BYTES = 64
+
 TEXT, BINARY = 0x81, 0x82
 HEADER_16 = struct.Struct("!BBH")
 HEADER_64 = struct.Struct("!BBQ")
@@ -184,12 +188,14 @@ class Connection:
         self._hub = hub
         self._wire = wire
         self._message_bytes = config.limits.message_bytes
+        self._message_frames = 1 + self._message_bytes // LEAST_FRAGMENT_BYTES
         self._outbound_bytes = config.limits.outbound_bytes
         self._closing = False
         self._pending: dict[str, None] = {}
         self._out: list[bytes] = []
         self._backlog = Backlog()
         self._fragments: bytearray | None = None
+        self._fragment_count = 0
         self._fragments_are_text = False
         self._heartbeat: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -297,7 +303,7 @@ class Connection:
             self._take_data(frame)
 
     def _take_data(self, frame: Frame) -> None:
-        """Put fragments together: the bound is on the message, not on the frame."""
+        """Put fragments together: the bounds are on the message, not on the frame."""
         if frame.opcode == Opcode.CONTINUATION:
             if self._fragments is None:
                 self.close(1002, "continuation of nothing")
@@ -308,6 +314,11 @@ class Connection:
         else:
             self._fragments_are_text = frame.opcode == Opcode.TEXT
             self._fragments = bytearray()
+            self._fragment_count = 0
+        self._fragment_count += 1
+        if self._fragment_count > self._message_frames:
+            self.close(1008, f"message has more than {self._message_frames} fragments")
+            return
         if len(self._fragments) + len(frame.payload) > self._message_bytes:
             self.close(1009, f"message exceeds {self._message_bytes} bytes")
             return

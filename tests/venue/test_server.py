@@ -126,6 +126,12 @@ def violate_too_big_in_fragments(client):
     client.transport.send(WSMsgType.CONTINUATION, b"x" * 40_000, fin=False)
 
 
+def violate_too_many_fragments(client):
+    client.transport.send(WSMsgType.TEXT, b"", fin=False)
+    for _ in range(2000):
+        client.transport.send(WSMsgType.CONTINUATION, b"", fin=False)
+
+
 def violate_utf8(client):
     client.transport.send(WSMsgType.TEXT, b'{"action":"\xff"}')
 
@@ -151,6 +157,7 @@ def violate_order(client):
         pytest.param(
             violate_too_big_in_fragments, 1009, marks=pytest.mark.req("SEC-11")
         ),
+        pytest.param(violate_too_many_fragments, 1008, marks=pytest.mark.req("SEC-11")),
         (violate_utf8, 1007),
         pytest.param(violate_reserved, 1002, marks=pytest.mark.req("A-47")),
         (violate_orphan, 1002),
@@ -292,6 +299,7 @@ def test_an_address_may_hold_only_so_many_connections():
     serve(scenario, config)
 
 
+@pytest.mark.req("F-102")
 def test_an_exception_closes_one_connection_with_1011(monkeypatch):
     async def scenario(venue):
         broken, sound = await connected(venue), await connected(venue)
