@@ -8,6 +8,7 @@ import asyncio
 import logging
 import struct
 from collections import deque
+from collections.abc import Callable
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
@@ -51,6 +52,9 @@ LOW_WATER_BYTES = 64 * 1024
 # Every frame costs us about the same, also an empty one: a message may have as many as
 # if each but the last had this size.
 LEAST_FRAGMENT_BYTES = 64
+
+# Channels that begin with more than a line: they wait for a client that is slow.
+BULKY = ("orderbook:", "user_orders/", "user_trades/")
 
 TEXT, BINARY = 0x81, 0x82
 HEADER_16 = struct.Struct("!BBH")
@@ -166,6 +170,11 @@ class Backlog:
         self._snapshots.append((self.queued, size))
         self._snapshot_bytes += size
 
+    def forget(self) -> None:
+        """Hear that nothing is kept, or next to nothing."""
+        self._snapshots.clear()
+        self._snapshot_bytes = 0
+
     def beyond_snapshots(self, unread: int) -> int:
         """Return how many of the *unread* bytes at the end are not of snapshots."""
         read = self.queued - unread
@@ -211,8 +220,12 @@ class Connection:
         """Take one frame; a fault of ours closes this connection and no other."""
         if self._closing and frame.opcode != Opcode.CLOSE:
             return
+        self._guard(lambda: self._take(frame))
+
+    def _guard(self, act: Callable[[], None]) -> None:
+        """Let a fault of ours close this connection, and no other."""
         try:
-            self._take(frame)
+            act()
         except Exception:
             log.exception("connection failed address=%s", self.address)
             self.close(1011, "internal error")
@@ -235,7 +248,7 @@ class Connection:
     def resume(self) -> None:
         """Hear that it does again: go on with what waited."""
         self.paused = False
-        self._open_pending()
+        self._guard(self._open_pending)
         self._hub.drained()
 
     # ── outbound ──────────────────────────────────────────────────────────────────
@@ -263,6 +276,8 @@ class Connection:
         if self._closing or self._wire.closed:
             return
         self._wire.write(frames[0] if len(frames) == 1 else b"".join(frames))
+        if not self.paused:
+            self._backlog.forget()
         if not self.paused or self._hub.patient:
             return
         buffered = self._wire.buffered()
@@ -349,8 +364,10 @@ class Connection:
             match effect:
                 case Send(payload):
                     self.send(payload)
-                case Open(channel):
+                case Open(channel) if channel.startswith(BULKY):
                     self._pending[channel] = None
+                case Open(channel):
+                    self._open(channel)
                 case Drop(channel):
                     self._pending.pop(channel, None)
                     self._hub.detach(self, channel)
@@ -383,9 +400,12 @@ class Connection:
         while self._pending and not self.paused and not self._closing:
             channel = next(iter(self._pending))
             del self._pending[channel]
-            for payload in self._hub.attach(self, channel):
-                self.send(payload, snapshot=True)
+            self._open(channel)
             self.flush()
+
+    def _open(self, channel: str) -> None:
+        for payload in self._hub.attach(self, channel):
+            self.send(payload, snapshot=True)
 
     # ── time ──────────────────────────────────────────────────────────────────────
 
@@ -399,7 +419,7 @@ class Connection:
     def _tick(self) -> None:
         if self._closing:
             return
-        self._apply(self.gateway.tick(self._hub.now_ns()))
+        self._guard(lambda: self._apply(self.gateway.tick(self._hub.now_ns())))
         self._arm()
 
     def _give_up_later(self) -> None:

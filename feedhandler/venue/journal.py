@@ -2,7 +2,7 @@
 
 Every line has `t`, the venue's time in ns, and `k`, its kind:
 
-* `open`, `close`: a connection `c`, its address and endpoint, or its close code
+* `open`, `close`: a connection `c`, with its address and endpoint
 * `in`, `out`: a frame's text `m` on connection `c`; authentications are not shown, and
   neither is what is no request
 * `order`: an order of an account as it is now; `fill`: one side of a match

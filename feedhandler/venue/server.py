@@ -41,7 +41,7 @@ from feedhandler.venue.connection import (
     Frame,
     text_frame,
 )
-from feedhandler.venue.exchange import Exchange
+from feedhandler.venue.exchange import Exchange, check
 from feedhandler.venue.faults import FaultPlan
 from feedhandler.venue.gateway import Gateway, Services
 from feedhandler.venue.journal import Journal
@@ -54,6 +54,7 @@ __all__ = ["Venue"]
 log = logging.getLogger("feedhandler.venue")
 
 GOING_AWAY, RESTARTING = 1001, 4004
+FAILED_S = 1.0
 NS_PER_MS = 1_000_000
 
 
@@ -150,6 +151,8 @@ class Venue:
     ) -> None:
         if not config.accounts:
             config = with_demo_account(config)
+        if config.replay is None:
+            check(config)
         self.config = config
         self.faults = faults or FaultPlan()
         self.journal = journal
@@ -164,6 +167,8 @@ class Venue:
         self._server: Any = None
         self._timer: asyncio.Handle | None = None
         self._restarting: asyncio.Task[None] | None = None
+        self._changing = asyncio.Lock()
+        self._stopped = True
         self._scripted: list[asyncio.TimerHandle] = []
         self._count = 0
         self._connections: dict[Connection, None] = {}
@@ -178,6 +183,11 @@ class Venue:
 
         Raises OSError if the port is taken, ConfigError if a recording is unusable.
         """
+        async with self._changing:
+            self._stopped = False
+            await self._begin()
+
+    async def _begin(self) -> None:
         tls = tls_context(self.config.tls_cert, self.config.tls_key)
         self.market = await self._make_market()
         self.faults.attach(self._cut, self._deliver, self._restart_soon)
@@ -210,18 +220,30 @@ class Venue:
         return exchange
 
     async def restart(self, reason: str = "server restarting") -> None:
-        """Begin again on the same port: 4004 to everybody, and nothing is kept."""
-        await self._end(RESTARTING, reason)
-        await self.start()
+        """Begin again on the same port: 4004 to everybody, and nothing is kept.
+
+        Faults to come are forgotten too. Nothing happens to a venue that was stopped.
+        """
+        async with self._changing:
+            if self._stopped:
+                return
+            await self._end(RESTARTING, reason)
+            self.faults.clear()
+            await self._begin()
 
     def _restart_soon(self) -> None:
-        self._restarting = asyncio.get_running_loop().create_task(self.restart())
+        """Restart for a FaultPlan, which cannot wait; one at a time."""
+        if self._restarting is None or self._restarting.done():
+            self._restarting = asyncio.get_running_loop().create_task(self.restart())
+            self._restarting.add_done_callback(tell_of_failure)
 
     async def stop(self) -> None:
         """Close every connection with 1001, then stop listening."""
-        for timer in self._scripted:
-            timer.cancel()
-        await self._end(GOING_AWAY, "going away")
+        async with self._changing:
+            self._stopped = True
+            for timer in self._scripted:
+                timer.cancel()
+            await self._end(GOING_AWAY, "going away")
         if self.journal is not None:
             self.journal.flush()
 
@@ -242,7 +264,12 @@ class Venue:
         if self._connections:
             self._all_gone.clear()
             # Connections abort themselves at the deadline of the close.
-            await asyncio.wait_for(self._all_gone.wait(), 2 * CLOSE_DEADLINE_S)
+            try:
+                await asyncio.wait_for(self._all_gone.wait(), 2 * CLOSE_DEADLINE_S)
+            except TimeoutError:
+                log.error("connections did not end count=%d", len(self._connections))
+                for connection in list(self._connections):
+                    connection.abort()
         await server.wait_closed()
         log.info("venue stopped url=%s", self.url)
 
@@ -266,6 +293,22 @@ class Venue:
         """The key and the secret of the first account, for a client to be tested."""
         key = self._keys[0]
         return key.api_key, key.secret.reveal().decode()
+
+    def halt(self, symbol: str) -> None:
+        """Take no more orders in *symbol*, and tell everybody."""
+        self._exchange().halt(symbol, self.now_ns())
+        self.acted()
+
+    def resume(self, symbol: str) -> None:
+        """Take orders in *symbol* again, and tell everybody."""
+        self._exchange().resume(symbol, self.now_ns())
+        self.acted()
+
+    def _exchange(self) -> Exchange:
+        market = self._open_market()
+        if not isinstance(market, Exchange):
+            raise ValueError("a recording takes no orders")
+        return market
 
     @property
     def connections(self) -> int:
@@ -315,12 +358,17 @@ class Venue:
         """Refuse the names that DNS rebinding would bring to a loopback server."""
         if self.config.host not in LOOPBACK:
             return True
-        name = urlsplit(f"//{host}").hostname
-        return name in LOOPBACK or name in self.config.allowed_hosts
+        name = host_in(f"//{host}")
+        allowed = [known.lower() for known in self.config.allowed_hosts]
+        return name in LOOPBACK or name in allowed
 
     def _allows_origin(self, origin: str, host: str) -> bool:
         """Programs send no origin; a page must be ours or on the list."""
-        return urlsplit(origin).netloc == host or origin in self.config.allowed_origins
+        try:
+            ours = urlsplit(origin).netloc == host
+        except ValueError:
+            return False
+        return ours or origin in self.config.allowed_origins
 
     def _listener(self, endpoint: str, binary: bool) -> Listener:
         def connect(wire: PicowsWire) -> Connection:
@@ -332,7 +380,11 @@ class Venue:
             connection.binary = binary
             if self.journal is not None:
                 self.journal.note(
-                    "open", self.now_ns(), c=connection.number, endpoint=endpoint
+                    "open",
+                    self.now_ns(),
+                    c=connection.number,
+                    endpoint=endpoint,
+                    address=connection.address,
                 )
             return connection
 
@@ -452,7 +504,10 @@ class Venue:
             log.exception("market failed")
             for connection in list(self._connections):
                 connection.close(1011, "internal error")
-        finally:
+            # Not at once: a market that fails again would leave no time for anything.
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(FAILED_S, self._plan)
+        else:
             self._plan()
 
     def _deliver(self, pushes: list[Push]) -> None:
@@ -478,6 +533,20 @@ class Venue:
                 connection.abort()
             else:
                 connection.close(code, reason)
+
+
+def host_in(url: str) -> str | None:
+    """Return the host of a URL, None for what is none."""
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
+def tell_of_failure(task: "asyncio.Task[None]") -> None:
+    """Log why a restart that nobody waits for did not succeed."""
+    if not task.cancelled() and task.exception() is not None:
+        log.error("restart failed", exc_info=task.exception())
 
 
 def refuse(status: int, body: bytes) -> WSUpgradeResponseWithListener:

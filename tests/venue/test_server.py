@@ -880,15 +880,15 @@ from feedhandler.venue.config import AccountConfig, AlertConfig, VenueConfig
 from feedhandler.venue.exchange import Exchange
 
 alert = AlertConfig(
-    id="a", name="n", condition="price_above", symbol="AAPL", threshold="100"
+    id="a", name="n", condition="price_above", symbol="AAPL", threshold="150"
 )
 account = AccountConfig(
-    id="acc", api_key="k", secret="s", balances={"USD": 1000000}, alerts=[alert]
+    id="acc", api_key="k", secret="s", balances={"USD": 10000000}, alerts=[alert]
 )
 exchange = Exchange(VenueConfig(accounts=[account]), 0)
 exchange.open("user_orders/acc", 0)
 told = exchange.advance(1_000_000_000)
-order = OrderData("AAPL", "buy", "market", 5.0)
+order = OrderData("AAPL", "buy", "market", 5000.0)
 exchange.desk.submit("acc", order, "r", 1_000_000_000)
 told = b"".join(push.payload for push in told + exchange.take())
 if b'"status":"filled"' in told:
