@@ -50,8 +50,8 @@ HOUSE = "house"
 NS_PER_MS = 1_000_000
 # What a subscription brings again of what has ended.
 REPLAY_MS = 15 * 60 * 1000
-# How long a client order id stays taken after its order has ended.
-TAKEN_MS = 48 * 60 * 60 * 1000
+# How long a client order id stays taken, at least, after its order has ended.
+TAKEN_MS = 24 * 60 * 60 * 1000
 
 Ending = Literal["filled", "canceled", "expired", "rejected"]
 SIDE_NAMES = {Side.BUY: "buy", Side.SELL: "sell"}
@@ -522,7 +522,15 @@ class Desk:
         self._ended.append((now_ms + REPLAY_MS, order))
         if order.client_order_id is not None:
             name = (order.account, order.client_order_id)
-            self._released.append((now_ms + TAKEN_MS, name))
+            self._released.append((self._taken_until_ms(now_ms), name))
+
+    def _taken_until_ms(self, now_ms: int) -> int:
+        """Return when the id of an order that ends now is free: after the next session.
+
+        Whoever lost an answer may ask again in the next one without a second order.
+        """
+        day_end_ms = self._floor.day_end_ms
+        return max(now_ms + TAKEN_MS, day_end_ms(day_end_ms(now_ms)))
 
     def _forget(self, now_ms: int) -> None:
         """Let go of orders that ended long ago, and later of their ids."""

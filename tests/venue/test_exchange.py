@@ -225,6 +225,21 @@ def test_the_traders_rest_while_the_market_is_closed(closed):
     assert venue.book() != book
 
 
+@pytest.mark.req("A-16", "ER-09")
+def test_a_client_order_id_is_taken_over_a_weekend_and_the_session_after_it():
+    venue = at(2 * 24 + 16)
+    venue.submit("ann", "buy", 1, 1.00, client_order_id="x")
+    venue.cancel("ann", client_order_id="x")
+
+    for hours in (0, 2 * 24 + 17, 7):
+        venue.wait(hours * HOUR)
+        code = code_of(venue.submit, "ann", "buy", 1, 1.00, client_order_id="x")
+        assert code == "duplicate_client_order_id"
+    venue.wait(17 * HOUR)
+
+    assert venue.submit("ann", "buy", 1, 1.00, client_order_id="x").order_id == "o-2"
+
+
 # ── halts ─────────────────────────────────────────────────────────────────────────────
 
 
