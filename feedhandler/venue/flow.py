@@ -8,6 +8,7 @@ from typing import Protocol
 
 from feedhandler.venue.listing import Listing
 from feedhandler.venue.matching import Engine, Report, Side, TimeInForce
+from feedhandler.venue.requests import TICKS_MAX
 
 __all__ = ["OWNER", "Trader"]
 
@@ -131,7 +132,8 @@ class Trader:
             self._quote(side, self._distance())
 
     def _rest(self, side: int, price: int) -> None:
-        report = self._submit(side, max(1, price), TimeInForce.GTC)
+        price = min(max(1, price), TICKS_MAX)
+        report = self._submit(side, price, TimeInForce.GTC)
         if report.resting_lots:
             self._resting.append(report.order_id)
 

@@ -573,6 +573,20 @@ def test_an_order_at_the_end_of_all_prices_does_not_stop_the_traders(side, price
     assert venue.ledger.conserved() == []
 
 
+def test_a_bid_at_the_last_price_of_all_does_not_stop_the_traders():
+    venue = Venue(account("ann", usd=10**18), traders=TradersConfig(seed=1))
+    asked = sum(quantity for _, quantity in venue.book()[1])
+    venue.submit("ann", "buy", asked + 100, 2**52 / 100)
+    assert venue.book()[1] == []
+
+    for _ in range(40):
+        venue.wait(100 * MS)
+
+    assert venue.statuses("o-1")[-1] == "filled"
+    assert len(venue.book()[1]) >= 16
+    assert venue.ledger.conserved() == []
+
+
 def test_the_market_says_when_it_next_has_something_to_do():
     venue = office()
     assert venue.exchange.due_ns() == START + 9 * HOUR
