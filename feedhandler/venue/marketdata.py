@@ -32,7 +32,11 @@ TICKER_EVERY_MS = 100
 DAY = "1d"
 SIDE_NAMES = {Side.BUY.value: "buy", Side.SELL.value: "sell"}
 
+# Plain integers: comparing with a member of an IntEnum takes five times as long.
+BUY, SELL = Side.BUY.value, Side.SELL.value
+
 Change = tuple[int, int, int]
+Levels = list[tuple[int, int]]
 
 encode = msgspec.json.Encoder().encode
 
@@ -52,35 +56,34 @@ class Window:
             self._held[side] = dict(engine.top(side, depth))
             self._edges[side] = engine.price_at(side, depth - 1)
 
-    def take(self, changes: list[Change]) -> list[list[tuple[int, int]]]:
+    def take(self, touched: list[Levels]) -> list[Levels]:
         """Return (price, lots) to send for each side, 0 lots for what left."""
-        sent: list[list[tuple[int, int]]] = [[], []]
-        for side in (Side.BUY, Side.SELL):
-            touched = [change[1:] for change in changes if change[0] == side]
-            if touched:
-                sent[side] = self._take_side(side, touched)
-        return sent
+        return [
+            self._take_side(side, levels) if levels else []
+            for side, levels in enumerate(touched)
+        ]
 
-    def _take_side(
-        self, side: int, touched: list[tuple[int, int]]
-    ) -> list[tuple[int, int]]:
+    def _take_side(self, side: int, touched: Levels) -> Levels:
         edge = self._engine.price_at(side, self._depth - 1)
         if edge != self._edges[side]:
             self._edges[side] = edge
             return self._replace(side)
         held = self._held[side]
         sent = []
-        for price, lots in touched:
-            if held.get(price, 0) == lots or self._beyond(side, price, edge):
+        for level in touched:
+            price, lots = level
+            if held.get(price, 0) == lots:
+                continue
+            if edge is not None and (price < edge if side == BUY else price > edge):
                 continue
             if lots:
                 held[price] = lots
             else:
                 del held[price]
-            sent.append((price, lots))
+            sent.append(level)
         return sent
 
-    def _replace(self, side: int) -> list[tuple[int, int]]:
+    def _replace(self, side: int) -> Levels:
         """Levels moved over the edge: compare the whole window."""
         old = self._held[side]
         new = dict(self._engine.top(side, self._depth))
@@ -88,12 +91,6 @@ class Window:
         sent = [(price, 0) for price in old if price not in new]
         sent += [level for level in new.items() if old.get(level[0]) != level[1]]
         return sent
-
-    @staticmethod
-    def _beyond(side: int, price: int, edge: int | None) -> bool:
-        if edge is None:
-            return False
-        return price < edge if side == Side.BUY else price > edge
 
 
 class BookChannel:
@@ -241,9 +238,11 @@ class MarketData:
                 self._candles.add(now_ms, fill.price_ticks, fill.lots)
             if self._trades_opened:
                 pushes += self._trade_pushes(report, trade_ids, now_ms)
-        if report.changes:
+        changes = report.changes
+        if changes:
+            touched = by_side(changes)
             for book in self._open_books:
-                pushes += self._book_pushes(book, report.changes, now_ms)
+                pushes += self._book_pushes(book, touched, now_ms)
             self._ticker.dirty = True
         return pushes + self._ticker_pushes(now_ms)
 
@@ -286,11 +285,11 @@ class MarketData:
         return pushes
 
     def _book_pushes(
-        self, book: BookChannel, changes: list[Change], now_ms: int
+        self, book: BookChannel, touched: list[Levels], now_ms: int
     ) -> list[Push]:
         if book.window is None:
             return []
-        bids, asks = book.window.take(changes)
+        bids, asks = book.window.take(touched)
         if not bids and not asks:
             return []
         book.sequence += 1
@@ -359,9 +358,19 @@ class MarketData:
         name = f"candles:{symbol}:{candle.interval}"
         return Push(name, encode(Candle(data, name, now_ms)))
 
-    def _levels(self, levels: list[tuple[int, int]]) -> list[Level]:
+    def _levels(self, levels: Levels) -> list[Level]:
+        if not levels:
+            return []
         price, quantity = self.listing.tick.number, self.listing.lot.number
         return [(price(ticks), quantity(lots)) for ticks, lots in levels]
 
     def _price(self, ticks: int | None) -> float | None:
         return None if ticks is None else self.listing.tick.number(ticks)
+
+
+def by_side(changes: list[Change]) -> list[Levels]:
+    """Return the levels of each side that changed, for all windows."""
+    touched: list[Levels] = [[], []]
+    for side, price, lots in changes:
+        touched[side].append((price, lots))
+    return touched
