@@ -166,6 +166,7 @@ class Venue:
         self._epoch_ns = time.time_ns() - time.monotonic_ns()
         self._server: Any = None
         self._timer: asyncio.Handle | None = None
+        self._due_ns = 0
         self._restarting: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
         self._stopped = True
@@ -478,12 +479,16 @@ class Venue:
         """Call _pump() when the market next has something to say."""
         if self._server is None or self.market is None:
             return
+        waits = self.market.patient and self._congested()
+        due_ns = None if waits else self.market.due_ns()
         if self._timer is not None:
+            if due_ns == self._due_ns:
+                return
             self._timer.cancel()
             self._timer = None
-        due_ns = self.market.due_ns()
-        if due_ns is None or (self.market.patient and self._congested()):
+        if due_ns is None:
             return
+        self._due_ns = due_ns
         loop = asyncio.get_running_loop()
         delay_ns = due_ns - self.now_ns()
         if delay_ns <= 0:

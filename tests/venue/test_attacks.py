@@ -210,10 +210,10 @@ def test_what_is_no_upgrade_is_refused_and_told_nothing(request_, told):
 def test_a_flood_of_pings_is_answered_until_it_is_cut(count):
     """As many pongs as messages are allowed, and as many again before the close."""
     result = attacked("pings", count)
-    closed = result["4001"]
+    most = 400 * (result["4001"] + result.get("1000", 0))
 
-    assert closed > count / 2000
-    assert 200 * closed <= result["opcode 10"] <= 400 * (closed + 1)
+    assert result["4001"] >= 1
+    assert most - 400 <= result["opcode 10"] <= most
 
 
 @pytest.mark.req("F-96", "LM-04")
@@ -221,7 +221,7 @@ def test_a_flood_of_subscribes_is_answered_fifty_times():
     result = attacked("subscribes", 5000)
     most = 50 * (result["4001"] + result.get("1000", 0))
 
-    assert result["4001"] > 5
+    assert result["4001"] >= 1
     assert most - 50 <= result["subscription_response"] <= most
 
 

@@ -575,12 +575,11 @@ def test_one_match_gives_every_kind_of_market_data():
         await market.ask("subscribe", channels=wanted)
         await market.until(lambda: len(market.told) == 3)
         ann = await authenticated(venue, TRADING, ANN)
+        # A second before a minute's end, by the venue's clock.
+        venue._epoch_ns += 59 * NS_PER_S - venue.now_ns() % (60 * NS_PER_S)
         await ann.ask("submit_order", **order("buy", 150.5))
         await ann.ask("submit_order", **order("sell", 150.5))
-        # Not for a minute: the venue's clock steps over the end of the candle.
         await market.until(lambda: market.on("ticker:AAPL")[-1]["data"]["last_price"])
-        venue._epoch_ns += 60 * NS_PER_S
-        venue.drained()
         await market.until(lambda: market.on("candles:AAPL:1m"))
 
         (trade,) = market.on("trades:AAPL")
