@@ -15,6 +15,8 @@ from feedhandler.venue.server import Venue
 
 DEADLINE_S = 10.0
 CLIENTS: list["Client"] = []
+# When somebody last authenticated, by the clock of the venue that is served.
+LAST_MS = [0]
 
 Message = dict[str, Any]
 
@@ -118,9 +120,6 @@ async def log_in(
     )
 
 
-LAST_MS = [0]
-
-
 async def authenticated(
     venue: Venue, path: str, account: int = 0, **options: Any
 ) -> Client:
@@ -137,6 +136,7 @@ def serve(
 
     async def run() -> None:
         CLIENTS.clear()
+        LAST_MS[0] = 0
         async with Venue(config, **options) as venue:
             await scenario(venue)
         for client in CLIENTS:
