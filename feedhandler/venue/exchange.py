@@ -13,7 +13,7 @@ from feedhandler.protocol.channels import PRIVATE_KINDS, Channel, parse_channel
 from feedhandler.venue.alerts import AlertRule, Alerts
 from feedhandler.venue.calendar import Calendar
 from feedhandler.venue.config import CalendarConfig, SymbolConfig, VenueConfig
-from feedhandler.venue.desk import HOUSE, Desk, Floor, Order
+from feedhandler.venue.desk import HOUSE, Desk, Floor
 from feedhandler.venue.flow import Trader
 from feedhandler.venue.journal import LEVELS, Journal, book_crc
 from feedhandler.venue.ledger import Ledger, Terms
@@ -22,6 +22,7 @@ from feedhandler.venue.market import Push
 from feedhandler.venue.marketdata import MarketData
 from feedhandler.venue.matching import Engine, Report, Side
 from feedhandler.venue.notices import Notices
+from feedhandler.venue.order import Order
 from feedhandler.venue.requests import TICKS_MAX
 
 __all__ = ["Exchange", "check"]

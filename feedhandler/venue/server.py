@@ -511,7 +511,7 @@ class Venue:
                 connection.close(1011, "internal error")
             # Not at once: a market that fails again would leave no time for anything.
             loop = asyncio.get_running_loop()
-            self._due_ns = None
+            self._due_ns = -1
             self._timer = loop.call_later(FAILED_S, self._pump)
         else:
             self._plan()
