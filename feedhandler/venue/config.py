@@ -39,10 +39,12 @@ __all__ = [
 
 Positive = Annotated[float, Meta(gt=0, le=1e15)]
 Seconds = Annotated[float, Meta(ge=0.001, le=86_400)]
+Factor = Annotated[float, Meta(ge=0.001, le=1e6)]
 Count = Annotated[int, Meta(ge=1)]
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 # Decimals are written as text, or as integers: a binary fraction is not what is meant.
 Amount = str | int
+MOST = 10**18
 CURRENCIES = ("USD", "EUR", "GBP", "JPY", "CHF", "USDT", "USDC")
 HIDDEN = "***"
 DEMO_KEY = "demo-key"
@@ -58,16 +60,23 @@ def is_step(text: str) -> bool:
     return step.is_finite() and Decimal("1e-12") <= step <= Decimal("1e6")
 
 
+def is_amount(amount: Amount) -> bool:
+    """Tell whether *amount* is a decimal that can be counted, and told as a number."""
+    try:
+        number = Decimal(amount)
+    except InvalidOperation:
+        return False
+    # Exact arithmetic would write an exponent out in digits.
+    exponent = number.as_tuple().exponent
+    return isinstance(exponent, int) and abs(exponent) <= 30 and 0 <= number <= MOST
+
+
 def refuse_amounts(key: str, amounts: dict[str, Amount]) -> None:
     """Raise ValueError for an amount that is not a decimal of 0 or more."""
     for name, amount in amounts.items():
-        try:
-            fine = Decimal(amount).is_finite() and Decimal(amount) >= 0
-        except InvalidOperation:
-            fine = False
-        if not fine:
+        if not is_amount(amount):
             raise ValueError(
-                f"{key} of {name} is {amount!r}, not a decimal of 0 or more"
+                f"{key} of {name} is {amount!r}, not a decimal of 0 to {MOST}"
             )
 
 
@@ -114,7 +123,7 @@ class TradersConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     enabled: bool = True
     seed: int = 1
-    rate: Positive = 200.0
+    rate: Factor = 200.0
 
 
 class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -189,7 +198,7 @@ class ReplayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """A recorded market to send instead of the engine's; see replay.py."""
 
     path: str
-    speed: Positive | Literal["max"] = 1.0
+    speed: Factor | Literal["max"] = 1.0
     loop: bool = False
 
 
@@ -208,6 +217,10 @@ class AlertConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     condition: Literal["price_above", "price_below"]
     symbol: str
     threshold: Amount
+
+    def __post_init__(self) -> None:
+        """Refuse a threshold that no price could be compared with."""
+        refuse_amounts("threshold", {self.id: self.threshold})
 
 
 class AccountConfig(
@@ -247,6 +260,10 @@ class AccountConfig(
         refuse_amounts("balance", self.balances)
         refuse_amounts(
             "position", {name: self.quantity(name) for name in self.positions}
+        )
+        prices = {name: self.average_price(name) for name in self.positions}
+        refuse_amounts(
+            "average_price", {name: p for name, p in prices.items() if p is not None}
         )
         refuse_amounts(
             "notification", {"large_fill": self.large_fill, "low_cash": self.low_cash}

@@ -125,11 +125,11 @@ def part(units: int, rate: Fraction) -> int:
     return units * rate.numerator // rate.denominator
 
 
-def whole(number: Fraction, step: Fraction) -> int:
-    """Return how many steps *number* is; ValueError if not a whole number of them."""
+def whole(what: str, number: Fraction, step: Fraction) -> int:
+    """Return how many steps *what* is; ValueError if not a whole number of them."""
     count = number / step
     if count.denominator != 1:
-        raise ValueError(f"{float(number)} is not a multiple of {float(step)}")
+        raise ValueError(f"{what} is {float(number)}, not a multiple of {float(step)}")
     return count.numerator
 
 

@@ -343,11 +343,21 @@ def make_calendar(config: CalendarConfig) -> Calendar:
         opens=config.opens,
         closes=config.closes,
         weekdays=[WEEKDAYS.index(day) for day in config.weekdays],
-        holidays=[date.fromisoformat(day) for day in config.holidays],
+        holidays=[date_of("holidays", day) for day in config.holidays],
         early_closes={
-            date.fromisoformat(day): at for day, at in config.early_closes.items()
+            date_of("early_closes", day): at for day, at in config.early_closes.items()
         },
     )
+
+
+def date_of(key: str, text: str) -> date:
+    """Return the date that *text* is, else ValueError names *key*."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ValueError(
+            f"{key} has {text!r}, which is not a date such as 2021-12-24"
+        ) from None
 
 
 def make_alerts(config: VenueConfig) -> Alerts:

@@ -158,17 +158,19 @@ class Ledger:
             raise ValueError(f"account {account_id!r} is open already")
         account = Account(limited, self._allow_short)
         for currency, amount in balances.items():
-            units = whole(fraction(amount), self._unit(currency))
+            what = f"balance of {currency} of {account_id!r}"
+            units = whole(what, fraction(amount), self._unit(currency))
             if limited and units < 0:
                 raise ValueError(f"balance of {currency} is {amount}, below 0")
             account.balances[currency] = Pot(units)
         for symbol, (quantity, average) in (positions or {}).items():
             contract = self._contracts[symbol]
-            lots = whole(fraction(quantity), contract.lot)
+            what = f"position in {symbol} of {account_id!r}"
+            lots = whole(what, fraction(quantity), contract.lot)
             if limited and lots < 0 and not self._allow_short:
                 raise ValueError(f"position in {symbol} is {quantity}, below 0")
             paid = fraction(average) * lots * contract.lot
-            cost = whole(paid, self._unit(contract.quote))
+            cost = whole(f"cost of the {what}", paid, self._unit(contract.quote))
             account.holdings[symbol] = Holding(lots, cost)
         self._accounts[account_id] = account
         for currency, pot in account.balances.items():

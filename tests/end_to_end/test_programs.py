@@ -179,6 +179,27 @@ def test_an_unknown_key_names_the_key_and_what_was_expected(tmp_path: Path):
     assert "shm.capasity: unknown key; expected name, capacity" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[calendar]\nopens = '09:00'\n", "opens without closes"),
+        (
+            "[[accounts]]\nid = 'house'\napi_key = 'k'\nsecret = 's'\n",
+            "'house' is open already",
+        ),
+    ],
+)
+def test_a_venue_that_could_not_run_is_one_line(tmp_path: Path, text: str, words: str):
+    config = tmp_path / "venue.toml"
+    config.write_text(text)
+
+    done = feedhandler("venue", "--config", str(config))
+
+    assert done.returncode == 2
+    assert one_line(done.stderr)
+    assert words in done.stderr
+
+
 def test_a_port_in_use_is_one_line():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = feedhandler("venue", "--port", str(taken.getsockname()[1]))

@@ -1,10 +1,13 @@
 """venue.toml: defaults, and what is said about a mistake."""
 
+from decimal import Decimal
+
 import msgspec
 import pytest
 
 from feedhandler.errors import ConfigError
-from feedhandler.venue.config import VenueConfig, load
+from feedhandler.venue.config import VenueConfig, build, load
+from feedhandler.venue.server import Venue
 
 
 def written(tmp_path, text):
@@ -99,3 +102,78 @@ def test_a_configuration_cannot_be_changed():
     with pytest.raises(AttributeError):
         VenueConfig().port = 1
     assert msgspec.structs.replace(VenueConfig(), port=1).port == 1
+
+
+# ── what would fail later ─────────────────────────────────────────────────────────────
+
+
+def an_account(**fields):
+    return {"accounts": [{"id": "a", "api_key": "k", "secret": "s", **fields}]}
+
+
+def holding(**position):
+    return an_account(positions={"AAPL": {"quantity": 1, **position}})
+
+
+def a_symbol(**fields):
+    return {"symbols": [{"name": "A", "previous_close": 1.0, **fields}]}
+
+
+def an_alert(threshold=1, count=1):
+    alert = {
+        "id": "x", "name": "n", "condition": "price_above", "symbol": "AAPL",
+        "threshold": threshold,
+    }  # fmt: skip
+    return an_account(alerts=[alert] * count)
+
+
+def hours(**fields):
+    return {"calendar": {"opens": "09:00", "closes": "17:00", **fields}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        (an_account(id="house"), "'house' is open already"),
+        (a_symbol(maker_fee="1"), "maker_fee of A is 1, "),
+        (a_symbol(taker_fee="abc"), "fee of taker is 'abc'"),
+        (a_symbol(quote="USD", base="USD"), "base of A is USD, its quote"),
+        (a_symbol(tick="1e-12", previous_close=61_800.0), "previous_close of A "),
+        (an_account(balances={"USD": "1e-13"}), "balance of USD of 'a' is 1e-13"),
+        (an_account(balances={"USD": "1e400"}), "balance of USD is '1e400'"),
+        (an_account(balances={"USD": "1e99999999"}), "balance of USD is '1e99999999'"),
+        (an_account(low_cash="1e400"), "low_cash is '1e400'"),
+        (an_account(positions={"AAPL": "0.5"}), "position in AAPL of 'a' is 0.5"),
+        (holding(average_price="x"), "average_price of AAPL is 'x'"),
+        (holding(average_price="-5"), "average_price of AAPL is '-5'"),
+        (holding(average_price="1e-9"), "cost of the position in AAPL of 'a' is 1e-09"),
+        (an_alert(count=2), "alert x is there twice"),
+        (an_alert("abc"), "threshold of x is 'abc'"),
+        (an_alert("NaN"), "threshold of x is 'NaN'"),
+        (an_alert("1e-99999999"), "threshold of x is '1e-99999999'"),
+        (hours(closes=None), "opens without closes"),
+        (hours(holidays=["soon"]), "holidays has 'soon'"),
+        (hours(early_closes={"soon": "12:00"}), "early_closes has 'soon'"),
+        (hours(timezone="Mars/Olympus"), "timezone is 'Mars/Olympus'"),
+        ({"heartbeat_s": 1e-10}, "heartbeat_s: expected float >= 0.001"),
+        ({"heartbeat_s": 30, "heartbeat_timeout_s": 5}, "is shorter than heartbeat_s"),
+        ({"traders": {"rate": 1e-300}}, "traders.rate: expected float >= 0.001"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_would_fail_later_is_an_error_of_the_configuration(fields, says):
+    with pytest.raises(ConfigError) as caught:
+        Venue(build(**fields))
+
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("lot", ["3", "0.3", "1000000"])
+def test_the_account_for_demonstration_holds_whole_lots(lot):
+    venue = Venue(build(**a_symbol(lot=lot)))
+
+    (account,) = venue.config.accounts
+    lots = Decimal(account.positions["A"]) / Decimal(lot)
+    assert lots >= 1
+    assert lots == int(lots)

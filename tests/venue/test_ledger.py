@@ -555,10 +555,10 @@ def test_a_symbol_is_listed_once():
     ("balances", "positions", "said"),
     [
         ({"USD": -1}, {}, "balance of USD is -1, below 0"),
-        ({"USD": "0.000000001"}, {}, "not a multiple of 1e-08"),
-        ({}, {"AAPL": ("0.5", 1)}, "0.5 is not a multiple of 1.0"),
+        ({"USD": "0.000000001"}, {}, "USD of 'me' is 1e-09, not a multiple"),
+        ({}, {"AAPL": ("0.5", 1)}, "AAPL of 'me' is 0.5, not a multiple of 1.0"),
         ({}, {"AAPL": (-1, 1)}, "position in AAPL is -1, below 0"),
-        ({}, {"AAPL": (1, "0.000000001")}, "not a multiple of 1e-08"),
+        ({}, {"AAPL": (1, "0.000000001")}, "cost of .* not a multiple of 1e-08"),
     ],
 )
 def test_an_account_that_cannot_be_counted_is_not_opened(balances, positions, said):
