@@ -3,7 +3,7 @@
 Sans-I/O: time is an argument, messages go out as Pushes in the order of events.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from decimal import Decimal
 from itertools import count
@@ -272,12 +272,17 @@ class Exchange:
 
     # ── the seam to the gateways ──────────────────────────────────────────────────
 
-    def refusal(self, channel: Channel) -> str | None:
-        """Say why a channel cannot be had; None if it can."""
+    def refusal(self, channel: Channel, others: Sequence[Channel] = ()) -> str | None:
+        """Say why a channel cannot be had beside *others*; None if it can."""
         data = self._data.get(channel.symbol)
         if data is None:
             return f"symbol {channel.symbol!r} is not listed"
-        if channel.kind == "orderbook" and not data.has_room(channel.depth):
+        depths = (
+            other.depth
+            for other in others
+            if (other.kind, other.symbol) == ("orderbook", channel.symbol)
+        )
+        if channel.kind == "orderbook" and not data.has_room(channel.depth, depths):
             most = self._config.limits.depths_per_symbol
             return f"{most} other depths of {channel.symbol} are in use already"
         return None

@@ -378,7 +378,10 @@ class Gateway:
         wanted = dict.fromkeys(names)
         # Their number first: to look at ten thousand names takes a while.
         self._refuse_excess(wanted)
-        bad = {name: reason for name in wanted if (reason := self._refusal(name))}
+        others: list[Channel] = []
+        bad = {
+            name: reason for name in wanted if (reason := self._refusal(name, others))
+        }
         if bad:
             raise bad_channels(bad)
         held = self._held | {name: self._source(name) for name in wanted}
@@ -419,16 +422,20 @@ class Gateway:
             return name
         return private(kind, self.account)
 
-    def _refusal(self, name: str) -> str | None:
-        """Say why a channel cannot be had here; None if it can."""
+    def _refusal(self, name: str, others: list[Channel]) -> str | None:
+        """Say why a channel cannot be had here; else add it to *others*."""
         try:
             channel: Channel = parse_channel(name)
         except ValueError as error:
             return str(error)
         if channel.kind not in CHANNELS_BY_ENDPOINT[self._endpoint]:
             return f"channel {name!r} is served at {served_at(channel.kind)}"
-        if channel.kind in PUBLIC_KINDS and (why := self._market.refusal(channel)):
+        if channel.kind not in PUBLIC_KINDS:
+            return None
+        why = self._market.refusal(channel, others)
+        if why:
             return f"channel {name!r}: {why}"
+        others.append(channel)
         return None
 
     # ── orders ────────────────────────────────────────────────────────────────────

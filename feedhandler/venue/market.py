@@ -1,5 +1,6 @@
 """What a gateway and a server need of a market, whether matched here or recorded."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from feedhandler.protocol.channels import Channel
@@ -37,8 +38,11 @@ class Market(Protocol):
     def take(self) -> list[Push]:
         """Return what there is to tell of what was done since, without time passing."""
 
-    def refusal(self, channel: Channel) -> str | None:
-        """Say why a grammatical public channel cannot be had; None if it can."""
+    def refusal(self, channel: Channel, others: Sequence[Channel] = ()) -> str | None:
+        """Say why a grammatical public channel cannot be had; None if it can.
+
+        *others* are about to be opened too.
+        """
 
     def open(self, name: str, now_ns: int) -> list[bytes]:
         """Produce a channel; return what a new subscriber gets first."""

@@ -4,7 +4,7 @@ A message is encoded once for its channel, and only while somebody is subscribed
 sequence of a book counts per channel name and outlives its subscribers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -167,10 +167,10 @@ class MarketData:
         self._candles = Candles()
         self._day = Day(listing.previous_close_ticks)
 
-    def has_room(self, depth: int) -> bool:
-        """Say whether another depth may be opened: each is a window of its own."""
-        open_depths = {book.depth for book in self._open_books}
-        return depth in open_depths or len(open_depths) < self._most_depths
+    def has_room(self, depth: int, others: Iterable[int] = ()) -> bool:
+        """Say whether a depth may be opened beside *others*: each costs a window."""
+        taken = {book.depth for book in self._open_books}.union(others)
+        return depth in taken or len(taken) < self._most_depths
 
     # ── subscribers ───────────────────────────────────────────────────────────────
 

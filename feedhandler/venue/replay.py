@@ -5,7 +5,7 @@ channel, so that whoever subscribes later, or again, gets a snapshot at the sequ
 that was sent last and then the rest of the file.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -127,7 +127,7 @@ class Replay:
         """The recorded symbols."""
         return sorted(self._contents.symbols)
 
-    def refusal(self, channel: Channel) -> str | None:
+    def refusal(self, channel: Channel, others: Sequence[Channel] = ()) -> str | None:
         """Say why a channel cannot be had; one that can may stay silent."""
         if channel.symbol not in self._contents.symbols:
             return f"symbol {channel.symbol!r} is not in the recording"

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from feedhandler.protocol.channels import (
@@ -23,6 +23,7 @@ from feedhandler.venue.config import (
     AccountConfig,
     AlertConfig,
     LimitsConfig,
+    SymbolConfig,
     TradersConfig,
     VenueConfig,
 )
@@ -329,6 +330,48 @@ def test_the_51st_subscription_is_refused_and_the_set_unchanged():
     assert answer(client.subscribe("orderbook:AAPL:7"))["data"]["status"] == "success"
 
 
+@pytest.mark.req("SB-08", "F-96")
+def test_thousands_of_channels_are_refused_by_their_number_alone():
+    client = Client()
+
+    data = error(client.subscribe(*(f"no channel {n}" for n in range(10_800))))
+
+    # Not one of them was looked at: each is bad.
+    assert data["message"].startswith(
+        "Invalid parameter: channels would make 10800 subscriptions, "
+        "the limit is 50 per connection: "
+    )
+    assert len(data["channels"]) == 50
+    assert client.gateway.subscriptions == ()
+
+
+@pytest.mark.req("SB-08")
+def test_a_book_is_produced_in_so_many_depths_and_one_that_is_open_stays_allowed():
+    venue = Venue(configured(limits=LimitsConfig(depths_per_symbol=3)))
+    first, second = Client(venue=venue), Client(venue=venue)
+    first.follow("orderbook:AAPL:5", "orderbook:AAPL:10", "orderbook:AAPL:20")
+
+    data = error(second.subscribe("trades:AAPL", "orderbook:AAPL:7"))
+    assert data["code"] == "invalid_parameter"
+    assert data["channels"] == ["orderbook:AAPL:7"]
+    assert "'orderbook:AAPL:7': 3 other depths of AAPL are in use" in data["message"]
+    second.follow("orderbook:AAPL:10", "orderbook:MSFT:7", "trades:AAPL")
+    venue.market.release("orderbook:AAPL:20")
+    second.follow("orderbook:AAPL:7")
+
+    assert error(first.subscribe("orderbook:AAPL:20"))["code"] == "invalid_parameter"
+
+
+@pytest.mark.req("SB-08")
+def test_the_depths_of_one_request_are_counted_together():
+    client = Client(configured(limits=LimitsConfig(depths_per_symbol=2)))
+
+    data = error(client.subscribe(*(f"orderbook:AAPL:{n}" for n in (1, 2, 3, 4))))
+
+    assert data["channels"] == ["orderbook:AAPL:3", "orderbook:AAPL:4"]
+    client.follow("orderbook:AAPL:1", "orderbook:MSFT:5", "orderbook:AAPL:2")
+
+
 @pytest.mark.req("SB-11", "A-13")
 @pytest.mark.parametrize(
     ("channel", "endpoint"),
@@ -592,8 +635,11 @@ def test_pongs_pings_and_garbage_share_200_a_minute_of_their_own():
     assert client.gateway.ping(b"p", client.now_ns) == [Pong(b"p")]
     client.send("foo")
 
-    data = error(client.gateway.ping(b"p", client.now_ns))
+    # A ping is answered whatever else is said of it.
+    over = client.gateway.ping(b"p", client.now_ns)
+    data = error(over)
 
+    assert over[0] == Pong(b"p")
     assert data["message"] == (
         "Rate limit exceeded for other messages. Limit: 200 per minute"
     )
@@ -1647,6 +1693,35 @@ def test_every_multiple_of_the_tick_is_a_price(prices_ticks):
         assert response["data"]["price"] == ticks / 100
 
 
+SMALL_LOT = SymbolConfig(name="BTC-USD", lot="0.00000001", previous_close=60_000.0)
+FUNDED = AccountConfig(
+    id="acc-alice",
+    api_key="key-alice",
+    secret="secret of alice",
+    balances={"BTC": 10**10},
+)
+
+
+@pytest.mark.req("F-100", "A-28")
+@given(st.lists(st.integers(1, 2**40 - 1), max_size=100))
+@example([54_304_557_194])
+def test_every_multiple_of_a_small_lot_is_a_quantity_and_nothing_between(quantities):
+    config = VenueConfig(
+        symbols=[SMALL_LOT],
+        accounts=[FUNDED],
+        traders=TradersConfig(enabled=False),
+        limits=LimitsConfig(orders_per_minute=1000),
+    )
+    client = Venue(config).trader(FUNDED)
+
+    for lots in quantities:
+        sell = {"symbol": "BTC-USD", "side": "sell", "price": 100_000}
+        response = answer(client.submit(quantity=lots / 10**8, **sell))
+        assert response["data"]["quantity"] == lots / 10**8
+        refused = error(client.submit(quantity=(lots + 0.5) / 10**8, **sell))
+        assert "quantity must be a multiple of the lot" in refused["message"]
+
+
 @pytest.mark.req("F-100", "I-10")
 def test_a_price_times_a_quantity_beyond_64_bits_is_counted_exactly():
     venue = Venue(configured(allow_short=True))
@@ -2005,6 +2080,23 @@ def test_a_fault_is_for_one_action_and_so_many_times():
     assert error(cancel_nothing(client))["code"] == "order_not_found"
     assert [client.submit() for _ in range(2)] == [[], []]
     assert answer(client.submit())["data"]["status"] == "accepted"
+
+
+@pytest.mark.req("F-63", "SEC-17")
+def test_a_fault_is_not_spent_on_who_may_not_give_orders():
+    venue = Venue()
+    trader = venue.trader()
+    venue.faults.spoil_answer("submit_order", "drop", processed=False)
+
+    for endpoint in ENDPOINTS:
+        assert error(Client(venue=venue, endpoint=endpoint).submit())["code"] in (
+            "authentication_required",
+            "invalid_action",
+        )
+    for endpoint in (NOTIFICATIONS, CUSTOM):
+        elsewhere = venue.trader(BOB, endpoint)
+        assert error(elsewhere.submit())["code"] == "invalid_action"
+    assert trader.submit() == []
 
 
 @pytest.mark.req("F-63", "LM-05")

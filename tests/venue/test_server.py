@@ -305,10 +305,10 @@ def test_an_exception_closes_one_connection_with_1011(monkeypatch):
         broken, sound = await connected(venue), await connected(venue)
         refusal = venue.market.refusal
 
-        def fail(channel):
+        def fail(channel, others):
             if channel.symbol == "MSFT":
                 raise RuntimeError("a fault of ours")
-            return refusal(channel)
+            return refusal(channel, others)
 
         monkeypatch.setattr(venue.market, "refusal", fail)
         broken.subscribe("trades:MSFT")
