@@ -54,7 +54,7 @@ __all__ = ["Venue"]
 log = logging.getLogger("feedhandler.venue")
 
 GOING_AWAY, RESTARTING = 1001, 4004
-FAILED_S = 1.0
+FAILED_NS = NS_PER_S
 NS_PER_MS = 1_000_000
 
 
@@ -167,6 +167,7 @@ class Venue:
         self._server: Any = None
         self._timer: asyncio.Handle | None = None
         self._due_ns = 0
+        self._rests_until_ns = 0
         self._restarting: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
         self._stopped = True
@@ -191,6 +192,7 @@ class Venue:
     async def _begin(self) -> None:
         tls = tls_context(self.config.tls_cert, self.config.tls_key)
         self.market = await self._make_market()
+        self._rests_until_ns = 0
         self.faults.attach(self._cut, self._deliver, self._restart_soon)
         self._server = await ws_create_server(
             self._accept,
@@ -481,6 +483,8 @@ class Venue:
             return
         waits = self.market.patient and self._congested()
         due_ns = None if waits else self.market.due_ns()
+        if due_ns is not None:
+            due_ns = max(due_ns, self._rests_until_ns)
         if self._timer is not None:
             if due_ns == self._due_ns:
                 return
@@ -510,11 +514,8 @@ class Venue:
             for connection in list(self._connections):
                 connection.close(1011, "internal error")
             # Not at once: a market that fails again would leave no time for anything.
-            loop = asyncio.get_running_loop()
-            self._due_ns = -1
-            self._timer = loop.call_later(FAILED_S, self._pump)
-        else:
-            self._plan()
+            self._rests_until_ns = self.now_ns() + FAILED_NS
+        self._plan()
 
     def _deliver(self, pushes: list[Push]) -> None:
         """Queue each message for its subscribers, framed once; then write."""

@@ -1,6 +1,7 @@
 """The venue over real sockets on the loopback."""
 
 import asyncio
+import io
 import json
 import os
 import ssl
@@ -23,6 +24,7 @@ from feedhandler.protocol.channels import (
     NOTIFICATIONS,
     TRADING,
 )
+from feedhandler.venue import connection, server
 from feedhandler.venue.config import (
     AccountConfig,
     AlertConfig,
@@ -33,6 +35,7 @@ from feedhandler.venue.config import (
     TradersConfig,
     VenueConfig,
 )
+from feedhandler.venue.journal import Journal
 from feedhandler.venue.limits import NS_PER_S
 from feedhandler.venue.server import Venue
 from tests.clients import authenticated, connected, eventually, log_in, serve
@@ -101,11 +104,14 @@ def test_other_paths_are_not_found(path):
     [
         ({"Origin": "http://evil.example"}, 403),
         ({"Host": "evil.example"}, 403),
+        ({"Host": "["}, 403),
+        ({"Origin": "http://["}, 403),
+        ({"Host": "myhost:1234"}, None),
         ({"Host": "localhost:1234"}, None),
         ({"Host": "localhost:1234", "Origin": "http://localhost:1234"}, None),
     ],
 )
-def test_pages_of_other_hosts_are_refused(headers, status):
+def test_pages_of_other_hosts_are_refused(headers, status, caplog):
     async def scenario(venue):
         if status is None:
             await connected(venue, extra_headers=headers)
@@ -114,7 +120,8 @@ def test_pages_of_other_hosts_are_refused(headers, status):
             await connected(venue, extra_headers=headers)
         assert caught.value.response.status == status
 
-    serve(scenario, CONFIG)
+    serve(scenario, msgspec.structs.replace(CONFIG, allowed_hosts=["MyHost"]))
+    assert [r for r in caplog.records if r.name == "feedhandler.venue"] == []
 
 
 def violate_too_big(client):
@@ -305,18 +312,91 @@ def test_an_exception_closes_one_connection_with_1011(monkeypatch):
         broken, sound = await connected(venue), await connected(venue)
         refusal = venue.market.refusal
 
-        def fail(channel, others):
-            if channel.symbol == "MSFT":
-                raise RuntimeError("a fault of ours")
-            return refusal(channel, others)
+        def fail_for_one(channel, others):
+            return fail() if channel.symbol == "MSFT" else refusal(channel, others)
 
-        monkeypatch.setattr(venue.market, "refusal", fail)
+        monkeypatch.setattr(venue.market, "refusal", fail_for_one)
         broken.subscribe("trades:MSFT")
         await broken.until(lambda: broken.disconnected)
         sound.subscribe("trades:AAPL")
         await sound.until(lambda: sound.messages)
 
         assert broken.close == (1011, "internal error")
+
+    serve(scenario, CONFIG)
+
+
+def fail(*_):
+    raise RuntimeError("a fault of ours")
+
+
+def server_side(venue, number):
+    """The venue's connection of the client that came as the *number*th."""
+    return next(one for one in venue._connections if one.number == number)
+
+
+@pytest.mark.req("F-102")
+def test_an_exception_of_a_tick_closes_its_connection_alone(monkeypatch):
+    async def scenario(venue):
+        broken, sound = await connected(venue), await connected(venue)
+        monkeypatch.setattr(server_side(venue, 1).gateway, "tick", fail)
+        await broken.gone()
+        count = len(sound.told)
+        await sound.until(lambda: len(sound.told) > count)
+
+        assert broken.close == (1011, "internal error")
+        assert sound.close is None
+
+    serve(scenario, msgspec.structs.replace(QUIET, heartbeat_s=0.02))
+
+
+@pytest.mark.req("F-102")
+@pytest.mark.parametrize("waited", [False, True])
+def test_an_exception_of_a_channel_closes_who_opens_it_alone(monkeypatch, waited):
+    async def scenario(venue):
+        broken, sound = await connected(venue), await connected(venue)
+        if waited:
+            server_side(venue, 1).pause()
+            await broken.ask("subscribe", channels=["orderbook:AAPL:5"])
+        with monkeypatch.context() as patch:
+            patch.setattr(venue.market, "open", fail)
+            if waited:
+                server_side(venue, 1).resume()
+            else:
+                broken.subscribe("orderbook:AAPL:5")
+            await broken.gone()
+        await sound.ask("subscribe", channels=["orderbook:AAPL:5"])
+        await sound.until(lambda: sound.on("orderbook:AAPL:5"))
+
+        assert broken.close == (1011, "internal error")
+        assert sound.close is None
+
+    serve(scenario, QUIET)
+
+
+@pytest.mark.req("F-102")
+def test_a_market_that_fails_is_asked_again_after_a_second(monkeypatch):
+    asked = []
+
+    def fail_again(now_ns):
+        asked.append(now_ns)
+        fail()
+
+    async def scenario(venue):
+        client = await connected(venue)
+        monkeypatch.setattr(venue.market, "advance", fail_again)
+        assert await client.gone() == (1011, "internal error")
+        # Whatever clients do meanwhile: they are answered, and it is left alone.
+        for _ in range(3):
+            client = await connected(venue)
+            told = await client.ask("subscribe", channels=["ticker:AAPL"])
+            assert told["data"]["status"] == "success"
+        assert len(asked) == 1
+        venue._epoch_ns += NS_PER_S
+        venue.drained()
+        assert await client.gone() == (1011, "internal error")
+
+        assert len(asked) == 2
 
     serve(scenario, CONFIG)
 
@@ -605,16 +685,22 @@ def test_a_ticker_that_was_held_back_comes_though_nothing_else_happens():
     serve(scenario, QUIET)
 
 
-def test_what_a_program_does_to_the_market_is_told_at_once():
+@pytest.mark.req("A-24", "OV-07")
+def test_a_halt_and_its_end_are_told_at_once():
     async def scenario(venue):
         client = await authenticated(venue, NOTIFICATIONS)
         await client.ask("subscribe", channels=["system_notifications"])
         await client.until(lambda: client.on("system_notifications"))
-        venue.market.halt("AAPL", venue.now_ns())
-        venue.acted()
-        await client.until(lambda: len(client.on("system_notifications")) == 2)
+        # In ten seconds something else would have the venue look.
+        async with asyncio.timeout(5):
+            venue.halt("AAPL")
+            await client.until(lambda: len(client.on("system_notifications")) == 2)
+            venue.resume("AAPL")
+            await client.until(lambda: len(client.on("system_notifications")) == 3)
 
-        assert client.on("system_notifications")[1]["data"]["event"] == "halt"
+        told = [message["data"] for message in client.on("system_notifications")]
+        assert [data["event"] for data in told] == ["start", "halt", "open"]
+        assert [data["symbols"] for data in told[1:]] == [["AAPL"]] * 2
 
     serve(scenario, QUIET)
 
@@ -637,6 +723,48 @@ def test_nobody_is_told_of_the_orders_of_another_account():
         ]
         assert ann.on("user_orders") == ann.on("user_trades") == []
         assert stolen["data"]["code"] == "order_not_found"
+
+    serve(scenario, QUIET)
+
+
+# ── slow clients ──────────────────────────────────────────────────────────────────────
+
+
+def test_what_is_short_begins_at_once_also_for_a_client_that_is_slow():
+    short = ["user_notifications", "custom_alerts", "account_updates", "trades:AAPL"]
+    bulky = ["user_orders", "orderbook:AAPL:5"]
+    (ann, bob) = ACCOUNTS
+    ann = msgspec.structs.replace(ann, large_fill=1)
+
+    async def scenario(venue):
+        slow = await authenticated(venue, CUSTOM, ANN)
+        quick = await authenticated(venue, TRADING, BOB)
+        maker = await authenticated(venue, TRADING, ANN)
+        server_side(venue, 1).pause()
+        await slow.ask("subscribe", channels=[*short, *bulky])
+        await maker.ask("submit_order", **order("buy", 151.0))
+        await quick.ask("submit_order", **order("sell", 151.0))
+        await slow.until(lambda: all(slow.on(channel) for channel in short))
+        assert not any(slow.on(channel) for channel in bulky)
+        server_side(venue, 1).resume()
+        await slow.until(lambda: all(slow.on(channel) for channel in bulky))
+
+        assert slow.on("user_notifications")[0]["data"]["title"] == "Large fill"
+
+    serve(scenario, msgspec.structs.replace(QUIET, accounts=[ann, bob]))
+
+
+def test_snapshots_of_a_client_that_keeps_up_are_not_counted_for_ever():
+    async def scenario(venue):
+        client = await connected(venue)
+        for _ in range(40):
+            await client.ask("subscribe", channels=["orderbook:AAPL:5"])
+        await client.until(lambda: len(client.on("orderbook:AAPL:5")) == 40)
+
+        backlog = server_side(venue, 1)._backlog
+        assert len(backlog._snapshots) == 0
+        # Nothing that is unread could be of a snapshot.
+        assert backlog.beyond_snapshots(backlog.queued) == backlog.queued
 
     serve(scenario, QUIET)
 
@@ -825,23 +953,24 @@ def test_a_restart_is_announced_closes_with_4004_and_begins_a_new_epoch():
     serve(scenario, QUIET)
 
 
+UPGRADE = (
+    b"GET /ws/market-data HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
+    b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+
+
 @pytest.mark.req("A-50")
 def test_a_handshake_in_flight_does_not_join_a_venue_that_is_ending():
-    request = (
-        "GET /ws/market-data HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\n"
-        "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-    )
-
     async def scenario(venue):
         holding = await connected(venue)
         holding.transport.underlying_transport.pause_reading()
         reader, writer = await asyncio.open_connection("127.0.0.1", venue.port)
-        writer.write(request[:40].encode())
+        writer.write(UPGRADE[:40])
         await writer.drain()
         restarting = asyncio.create_task(venue.restart())
         await eventually(lambda: venue._server is None)
-        writer.write(request[40:].encode())
+        writer.write(UPGRADE[40:])
         answer = await reader.read()
         writer.close()
         await restarting
@@ -850,6 +979,51 @@ def test_a_handshake_in_flight_does_not_join_a_venue_that_is_ending():
         assert venue.connections == 0
 
     serve(scenario, QUIET)
+
+
+@pytest.mark.req("A-50")
+def test_a_connection_that_does_not_end_is_cut_and_the_venue_stops(monkeypatch):
+    # Its own deadline would be in time: here it is not.
+    monkeypatch.setattr(connection, "CLOSE_DEADLINE_S", 3600)
+    monkeypatch.setattr(server, "CLOSE_DEADLINE_S", 0.01)
+
+    async def run():
+        venue = Venue(QUIET)
+        await venue.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", venue.port)
+        writer.write(UPGRADE)
+        await reader.readuntil(b"\r\n\r\n")
+        await eventually(lambda: venue.connections)
+        async with asyncio.timeout(5):
+            await venue.stop()
+        await eventually(lambda: not venue.connections)
+        told = await reader.read()
+        writer.close()
+
+        assert told == b"\x88\x0c" + struct.pack("!H", 1001) + b"going away"
+
+    asyncio.run(run())
+
+
+def test_a_journal_has_the_beginning_and_the_end_of_a_connection():
+    file = io.BytesIO()
+
+    async def scenario(venue):
+        client = await connected(venue, TRADING)
+        client.transport.disconnect()
+        await eventually(lambda: not venue.connections)
+        await connected(venue)
+
+    serve(scenario, QUIET, journal=Journal(file))
+    lines = [json.loads(line) for line in file.getvalue().splitlines()]
+    for line in lines:
+        assert line.pop("t") > 0
+    assert lines == [
+        {"k": "open", "c": 1, "endpoint": TRADING, "address": "127.0.0.1"},
+        {"k": "close", "c": 1},
+        {"k": "open", "c": 2, "endpoint": MARKET_DATA, "address": "127.0.0.1"},
+        {"k": "close", "c": 2},
+    ]
 
 
 @pytest.mark.req("OV-08")
