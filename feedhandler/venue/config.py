@@ -192,6 +192,8 @@ class FaultConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         )
         if (self.kind in of_channels or about == "snapshot") and not self.channel:
             raise ValueError(f"{self.kind} has no channel")
+        if about == "snapshot" and not self.channel.startswith("orderbook:"):
+            raise ValueError(f"{self.kind} has channel {self.channel!r}, not a book")
 
 
 class ReplayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

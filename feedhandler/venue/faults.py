@@ -93,8 +93,8 @@ class FaultPlan:
 
     def spoil_snapshot(self, channel: str, kind: SnapshotKind, count: int = 1) -> None:
         """Make the next snapshots of a book stale by ten updates, or crossed."""
-        if not channel.startswith("orderbook:"):
-            raise ValueError(f"channel {channel!r} has no snapshots")
+        if not channel.startswith("orderbook:") or kind not in get_args(SnapshotKind):
+            raise ValueError(f"no snapshot of {channel!r} can be {kind!r}")
         self._snapshots[channel].extend([kind] * count)
 
     # ── answers ───────────────────────────────────────────────────────────────────

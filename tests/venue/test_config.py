@@ -127,6 +127,10 @@ def an_alert(threshold=1, count=1):
     return an_account(alerts=[alert] * count)
 
 
+def a_fault(kind, channel):
+    return {"testing": True, "faults": [{"kind": kind, "channel": channel}]}
+
+
 def hours(**fields):
     return {"calendar": {"opens": "09:00", "closes": "17:00", **fields}}
 
@@ -141,7 +145,7 @@ def hours(**fields):
         (a_symbol(tick="1e-12", previous_close=61_800.0), "previous_close of A "),
         (an_account(balances={"USD": "1e-13"}), "balance of USD of 'a' is 1e-13"),
         (an_account(balances={"USD": "1e400"}), "balance of USD is '1e400'"),
-        (an_account(balances={"USD": "1e99999999"}), "balance of USD is '1e99999999'"),
+        (an_account(balances={"USD": "1e9999999"}), "balance of USD is '1e9999999'"),
         (an_account(low_cash="1e400"), "low_cash is '1e400'"),
         (an_account(positions={"AAPL": "0.5"}), "position in AAPL of 'a' is 0.5"),
         (holding(average_price="x"), "average_price of AAPL is 'x'"),
@@ -150,13 +154,14 @@ def hours(**fields):
         (an_alert(count=2), "alert x is there twice"),
         (an_alert("abc"), "threshold of x is 'abc'"),
         (an_alert("NaN"), "threshold of x is 'NaN'"),
-        (an_alert("1e-99999999"), "threshold of x is '1e-99999999'"),
+        (an_alert("1e-9999999"), "threshold of x is '1e-9999999'"),
         (hours(closes=None), "opens without closes"),
         (hours(holidays=["soon"]), "holidays has 'soon'"),
         (hours(early_closes={"soon": "12:00"}), "early_closes has 'soon'"),
         (hours(timezone="Mars/Olympus"), "timezone is 'Mars/Olympus'"),
         ({"heartbeat_s": 1e-10}, "heartbeat_s: expected float >= 0.001"),
         ({"heartbeat_s": 30, "heartbeat_timeout_s": 5}, "is shorter than heartbeat_s"),
+        (a_fault("stale_snapshot", "trades:AAPL"), "'trades:AAPL', not a book"),
         ({"traders": {"rate": 1e-300}}, "traders.rate: expected float >= 0.001"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

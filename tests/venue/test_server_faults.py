@@ -1,5 +1,6 @@
 """What a test asks the venue to do wrong, as a client on a real socket sees it."""
 
+import asyncio
 import json
 from itertools import pairwise
 
@@ -9,6 +10,7 @@ import pytest
 from feedhandler.protocol.channels import CUSTOM, TRADING
 from feedhandler.venue.config import AccountConfig, TradersConfig, VenueConfig
 from feedhandler.venue.faults import FaultPlan
+from feedhandler.venue.server import Venue
 from tests.clients import authenticated, connected, eventually, serve
 
 BEAT_NS = 20_000_000
@@ -72,6 +74,7 @@ def test_withheld_updates_come_late_and_in_their_order():
         client = await reader(venue)
         venue.faults.withhold(BOOK, 2)
         await client.until(lambda: steps(client) == [3])
+        assert not venue.faults.active
         venue.faults.release(BOOK)
         await client.until(lambda: len(steps(client)) == 3)
         count = len(client.on(BOOK))
@@ -138,17 +141,60 @@ def test_a_mute_channel_is_confirmed_and_then_silent_until_it_is_thawed():
     serve(scenario, LIVELY)
 
 
+@pytest.mark.parametrize(
+    ("channel", "kind"),
+    [("trades:AAPL", "stale"), ("user_orders", "crossed"), (BOOK, "stail")],
+)
+def test_only_a_book_has_a_snapshot_to_spoil_and_in_two_ways(channel, kind):
+    plan = FaultPlan()
+
+    with pytest.raises(ValueError, match=f"'{channel}' can be '{kind}'"):
+        plan.spoil_snapshot(channel, kind)
+    assert has_no_fault(plan)
+
+
+def test_a_private_channel_is_frozen_and_thawed_for_every_account():
+    async def scenario(venue):
+        clients = [await trader(venue, who) for who in range(2)]
+        venue.faults.freeze("user_orders")
+        for client in clients:
+            client.send("submit_order", data=BID, id="frozen")
+            await client.until(lambda c=client: c.answer("frozen"))
+        venue.faults.thaw("user_orders")
+        for client in clients:
+            client.send("submit_order", data=BID, id="thawed")
+            await client.until(lambda c=client: c.on("user_orders"))
+
+        assert [orders_of(client) for client in clients] == [["thawed"]] * 2
+
+    other = AccountConfig(
+        id="acc-bob", api_key="key-bob", secret="of bob", balances={"USD": 1_000_000}
+    )
+    serve(scenario, msgspec.structs.replace(QUIET, accounts=[ACCOUNT, other]))
+
+
 # ── answers ───────────────────────────────────────────────────────────────────────────
 
 
-async def trader(venue):
-    client = await authenticated(venue, TRADING)
+async def trader(venue, account=0):
+    client = await authenticated(venue, TRADING, account)
     await client.ask("subscribe", channels=["user_orders"])
     return client
 
 
 def orders_of(client):
     return [message["data"]["client_id"] for message in client.on("user_orders")]
+
+
+@pytest.mark.parametrize(
+    ("action", "kind"), [("submit_ordr", "drop"), ("submit_order", "dorp")]
+)
+def test_a_misspelt_fault_of_an_answer_is_an_error(action, kind):
+    plan = FaultPlan()
+
+    with pytest.raises(ValueError, match=f"'{action}' can be '{kind}'"):
+        plan.spoil_answer(action, kind, processed=True)
+    assert has_no_fault(plan)
 
 
 @pytest.mark.parametrize("processed", [True, False])
@@ -256,6 +302,68 @@ def test_a_plan_restarts_the_venue_on_its_port():
         await again.ask("subscribe", channels=["trades:AAPL"])
 
         assert venue.market is not before
+
+    serve(scenario, QUIET)
+
+
+@pytest.mark.req("A-50")
+def test_two_restarts_at_once_are_one(caplog):
+    caplog.set_level("INFO", "feedhandler.venue")
+
+    async def scenario(venue):
+        client = await connected(venue)
+        venue.faults.restart()
+        venue.faults.restart()
+        await client.gone()
+        venue.faults.restart()
+        await venue._restarting
+        again = await connected(venue)
+        told = await again.ask("subscribe", channels=["trades:AAPL"])
+
+        assert told["data"]["status"] == "success"
+
+    serve(scenario, QUIET)
+    said = [record.message.partition(" url")[0] for record in caplog.records]
+    assert said.count("venue listening") == 2
+    assert {record.levelname for record in caplog.records} == {"INFO"}
+
+
+@pytest.mark.req("A-50")
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_venue_that_is_left_while_it_restarts_serves_nobody(begun):
+    async def run():
+        async with Venue(QUIET) as venue:
+            client = await connected(venue)
+            venue.faults.restart()
+            if begun:
+                await eventually(lambda: venue._server is None)
+        await venue._restarting
+        await client.gone()
+
+        with pytest.raises(ConnectionRefusedError):
+            await connected(venue)
+        await venue.restart()
+        with pytest.raises(ConnectionRefusedError):
+            await connected(venue)
+
+    asyncio.run(run())
+
+
+def test_a_restart_forgets_the_faults_to_come():
+    async def scenario(venue):
+        plan = venue.faults
+        plan.heartbeats_stopped = True
+        for act in (plan.skip, plan.repeat, plan.withhold, plan.freeze, plan.mute):
+            act(BOOK)
+        plan.spoil_snapshot(BOOK, "stale")
+        plan.spoil_answer("submit_order", "drop", processed=False)
+        assert not has_no_fault(plan)
+        await venue.restart()
+
+        assert has_no_fault(plan)
+        client = await trader(venue)
+        answered = await client.ask("submit_order", **BID)
+        assert answered["data"]["status"] == "accepted"
 
     serve(scenario, QUIET)
 
