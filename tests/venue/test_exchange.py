@@ -243,6 +243,24 @@ def test_a_client_order_id_is_taken_over_a_weekend_and_the_session_after_it():
 # ── halts ─────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.req("A-23", "F-101")
+def test_the_session_begins_and_ends_by_the_clock_whoever_is_told_first():
+    venue = at(8)
+
+    # Nobody has let the market know of the time yet.
+    venue.now_ns += HOUR - MS
+    assert code_of(venue.submit, "ann", "buy", 1, 1.00) == "market_closed"
+    venue.now_ns += MS
+    assert venue.submit("ann", "buy", 1, 1.00).status == "accepted"
+    venue.wait(8 * HOUR - MS)
+    venue.now_ns += MS
+
+    assert code_of(venue.submit, "ann", "buy", 1, 1.00) == "market_closed"
+    assert code_of(venue.modify, "ann", "o-1", quantity=2) == "market_closed"
+    assert venue.cancel("ann", "o-1").status == "canceled"
+    assert events(venue)[-1] == ("open", BOTH)
+
+
 @pytest.mark.req("A-24", "OV-07")
 def test_a_halt_and_its_end_are_told_once():
     venue = Venue()
@@ -362,6 +380,17 @@ def test_a_large_fill_is_told_to_its_owner(lots, told):
         assert notice.message == f"Your order o-1 traded {lots} AAPL at 150."
 
 
+@pytest.mark.req("UN-01", "UO-06")
+def test_a_large_fill_is_told_after_the_update_that_it_is_of():
+    venue = Venue(account("ann", large_fill="1500"), "bob")
+    venue.submit("ann", "buy", 20, 150.00)
+    before = len(venue.types_to("ann"))
+    venue.submit("bob", "sell", 20, 150.00)
+
+    told = venue.types_to("ann")[before:]
+    assert told.index("OrderUpdate") < told.index("UserNotification")
+
+
 @pytest.mark.req("UN-02")
 def test_low_cash_is_told_once_and_again_after_it_was_not():
     venue = Venue(account("ann", low_cash=50_000), "bob")
@@ -446,6 +475,21 @@ def test_alerts_fire_on_each_crossing_for_those_who_have_them():
         "bob": [("b-1", 152.00)],
         "eve": [],
     }
+
+
+@pytest.mark.req("CA-03", "A-27")
+def test_an_alert_that_the_close_before_satisfied_waits_for_a_crossing():
+    alerts = [alert("a-1", threshold="100"), alert("a-2", "price_below", "200")]
+    venue = Venue(account("ann", alerts=alerts))
+
+    venue.trade(150.00)
+    venue.trade(151.00)
+    assert venue.on("custom_alerts", "ann") == []
+    for price in (99.00, 101.00, 201.00, 199.00):
+        venue.trade(price)
+
+    fired = [(a.alert_id, a.current_value) for a in venue.on("custom_alerts", "ann")]
+    assert fired == [("a-1", 101), ("a-2", 199)]
 
 
 @pytest.mark.req("CA-03")
