@@ -5,6 +5,7 @@ the bytes that a slow client leaves lying are bounded.
 """
 
 import asyncio
+import codecs
 import logging
 import struct
 from collections import deque
@@ -57,6 +58,7 @@ LEAST_FRAGMENT_BYTES = 64
 BULKY = ("orderbook:", "user_orders/", "user_trades/")
 
 TEXT, BINARY = 0x81, 0x82
+Utf8 = codecs.getincrementaldecoder("utf-8")
 HEADER_16 = struct.Struct("!BBH")
 HEADER_64 = struct.Struct("!BBQ")
 
@@ -205,7 +207,7 @@ class Connection:
         self._backlog = Backlog()
         self._fragments: bytearray | None = None
         self._fragment_count = 0
-        self._fragments_are_text = False
+        self._text: codecs.IncrementalDecoder | None = None
         self._heartbeat: asyncio.TimerHandle | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._late: set[asyncio.TimerHandle] = set()
@@ -327,7 +329,7 @@ class Connection:
             self.close(1002, "message inside a message")
             return
         else:
-            self._fragments_are_text = frame.opcode == Opcode.TEXT
+            self._text = Utf8() if frame.opcode == Opcode.TEXT else None
             self._fragments = bytearray()
             self._fragment_count = 0
         self._fragment_count += 1
@@ -337,15 +339,15 @@ class Connection:
         if len(self._fragments) + len(frame.payload) > self._message_bytes:
             self.close(1009, f"message exceeds {self._message_bytes} bytes")
             return
+        if self._text and not goes_on(self._text, frame.payload, frame.fin):
+            self.close(1007, "text is not UTF-8")
+            return
         self._fragments += frame.payload
         if frame.fin:
             message, self._fragments = bytes(self._fragments), None
             self._take_message(message)
 
     def _take_message(self, message: bytes) -> None:
-        if self._fragments_are_text and not is_utf8(message):
-            self.close(1007, "text is not UTF-8")
-            return
         if self._hub.journal is not None:
             self._hub.journal.inbound(self.number, message, self._hub.now_ns())
         self._apply(self.gateway.receive(message, self._hub.now_ns()))
@@ -435,10 +437,10 @@ class Connection:
             self._hub.detach(self, channel)
 
 
-def is_utf8(data: bytes) -> bool:
-    """Tell whether *data* is UTF-8 text."""
+def goes_on(text: codecs.IncrementalDecoder, data: bytes, final: bool) -> bool:
+    """Tell whether *data* continues a UTF-8 *text*, and ends it if it is *final*."""
     try:
-        data.decode()
+        text.decode(data, final)
     except UnicodeDecodeError:
         return False
     return True
