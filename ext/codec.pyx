@@ -245,7 +245,7 @@ cdef class MsgspecCodec(Codec):
         self.payload.size = size
         # msgspec checks the UTF-8 of what it keeps, not of what it skips.
         if not is_ascii(payload, size) and not is_utf8(payload, size):
-            return Decoded.MALFORMED
+            return Decoded.NOT_UTF8
         message = PyObject_CallOneArg(self.decode_payload, self.payload)
         if message == NULL:
             return self.judge()

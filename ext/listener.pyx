@@ -5,6 +5,7 @@ reserved bits, the order and size of fragments, the close handshake, silence aft
 """
 
 import asyncio
+import codecs
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from picows.picows cimport WSCloseCode, WSMsgType
@@ -15,9 +16,11 @@ from feedhandler.session cimport Action, FRAME_TO_RING
 from feedhandler.protocol.codes import is_wire_code
 
 
+Utf8 = codecs.getincrementaldecoder("utf-8")
+
 cdef enum:
     SAMPLE = 64                 # one message in so many has its latencies recorded
-    ABNORMAL = 1006             # no close frame came
+    ABNORMAL = 1006             # no close frame came, or one without a code that counts
 
 
 cdef class Listener(WSListener):
@@ -86,7 +89,13 @@ cdef class Listener(WSListener):
             return
         handshake = transport.close_handshake
         if self.close_code is None:
-            if handshake is not None and handshake.sent is not None:
+            if handshake is not None and handshake.recv is not None and is_wire_code(
+                int(handshake.recv.code)
+            ):
+                # picows looks one frame ahead: a breach behind a close frame hid that frame.
+                self.close_code = int(handshake.recv.code)
+                self.close_reason = handshake.recv.reason or ""
+            elif handshake is not None and handshake.sent is not None:
                 # picows found a breach of the protocol and closed by itself.
                 self.close_code = int(handshake.sent.code)
                 self.close_reason = f"protocol error: {handshake.sent.reason}"
@@ -101,6 +110,8 @@ cdef class Listener(WSListener):
         self.on_events()
 
     cdef int act(self, int actions) except -1:
+        if actions & Action.REFUSE:
+            self.begin_close(WSCloseCode.INVALID_TEXT, "text is not UTF-8")
         if actions & Action.SEND and not self.closing:
             for message in self.session.take_outbox():
                 self.transport.send(WSMsgType.TEXT, message)
@@ -135,12 +146,12 @@ cdef class Listener(WSListener):
 
     cdef int special(self, WSFrame frame) except -1:
         """Take every frame that is not a whole message of the right size."""
-        if frame.msg_type == WSMsgType.CLOSE:
-            return self.close(int(frame.get_close_code()), frame.get_close_reason() or "")
-        if self.closing:
+        if self.closing and frame.msg_type != WSMsgType.CLOSE:
             return 0
         if frame.rsv1 or frame.rsv2 or frame.rsv3:
             return self.refuse(WSCloseCode.PROTOCOL_ERROR, "reserved bits set")
+        if frame.msg_type == WSMsgType.CLOSE:
+            return self.close(frame)
         if frame.msg_type == WSMsgType.PING:
             self.transport.send_pong(frame.get_payload_as_bytes())
             return 0
@@ -153,12 +164,17 @@ cdef class Listener(WSListener):
     cdef int fragment(self, WSFrame frame) except -1:
         """Assemble a message; one that is too large is dropped and counted, not kept."""
         cdef int actions = 0
+        if not self.in_message:
+            self.text = Utf8() if frame.msg_type == WSMsgType.TEXT else None
         self.in_message = not frame.fin
         if len(self.fragments) + frame.payload_size > self.max_message_bytes:
             self.discarding = True
             self.fragments.clear()
         if not self.discarding:
-            self.fragments += frame.get_payload_as_bytes()
+            payload = frame.get_payload_as_bytes()
+            if self.text is not None and not goes_on(self.text, payload, frame.fin):
+                return self.refuse(WSCloseCode.INVALID_TEXT, "text is not UTF-8")
+            self.fragments += payload
         if frame.fin:
             if self.discarding:
                 self.session.malformed(f"a message is over {self.max_message_bytes} bytes")
@@ -173,14 +189,20 @@ cdef class Listener(WSListener):
             self.fragments = bytearray()
         return actions
 
-    cdef int close(self, int code, str reason) except -1:
+    cdef int close(self, WSFrame frame) except -1:
         """Take a close frame: answer it, then let go of the socket."""
+        cdef int code = int(frame.get_close_code())
+        cdef int answer = code
+        if not is_wire_code(code):
+            # No code at all is allowed, and one that may not be sent is a breach.
+            answer = WSCloseCode.PROTOCOL_ERROR if frame.payload_size else WSCloseCode.OK
+            code = ABNORMAL
         if self.close_code is None:
-            self.close_code = code if is_wire_code(code) else ABNORMAL
-            self.close_reason = reason
+            self.close_code = code
+            self.close_reason = frame.get_close_reason() or ""
         if not self.closing:
             self.start_closing()
-            self.transport.send_close(<WSCloseCode> (code if is_wire_code(code) else 1000))
+            self.transport.send_close(<WSCloseCode> answer)
         self.transport.disconnect()
         return 0
 
@@ -239,3 +261,12 @@ cdef class Listener(WSListener):
         self.flush_sink()
         if self.transport is not None and not self.closing:
             self.act(self.session.collect(monotonic_ns()))
+
+
+cdef bint goes_on(text, bytes data, bint final) except -1:
+    """Tell whether *data* continues a UTF-8 text, and ends it if it is *final*."""
+    try:
+        text.decode(data, final)
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -349,6 +349,9 @@ cdef class Session(Inbox):
                 return self.actions
             if decoded == Decoded.UNKNOWN:
                 self.counters.add(Count.UNKNOWN_TYPES, 1)
+            elif decoded == Decoded.NOT_UTF8:
+                self.malformed("a message is not UTF-8")
+                return Action.REFUSE
             else:
                 self.malformed("a frame could not be decoded")
                 self.malformed_run += 1

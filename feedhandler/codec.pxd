@@ -10,6 +10,7 @@ cdef enum Decoded:
     DECODED = 0                 # the inbox was called
     UNKNOWN = 1                 # a message of a type that we do not know; ignore it
     MALFORMED = 2               # not a message of the reference
+    NOT_UTF8 = 3                # not even text
 
 
 cdef class Inbox:

@@ -41,6 +41,8 @@ class Connection:
     the reason when the connection has given up for good. The loop's thread only.
     """
 
+    listener_type = Listener
+
     def __init__(
         self,
         url: str,
@@ -130,7 +132,9 @@ class Connection:
 
     async def _connect(self) -> Listener:
         self.attempts += 1
-        listener = Listener(self.session, self._on_events, self._max_message_bytes)
+        listener = self.listener_type(
+            self.session, self._on_events, self._max_message_bytes
+        )
         try:
             _, made = await asyncio.wait_for(
                 ws_connect(

@@ -24,11 +24,12 @@ cdef class Listener(WSListener):
     cdef bint discarding
     cdef bytearray fragments
     cdef uint64_t frames
+    cdef object text                        # decoder of a message in fragments, if it is text
 
     cdef int act(self, int actions) except -1
     cdef int act_or_fault(self, int actions) except -1
     cdef int special_or_fault(self, WSFrame frame) except -1
     cdef int special(self, WSFrame frame) except -1
     cdef int fragment(self, WSFrame frame) except -1
-    cdef int close(self, int code, str reason) except -1
+    cdef int close(self, WSFrame frame) except -1
     cdef int flush_sink(self) except -1

@@ -16,6 +16,7 @@ cpdef enum Action:
     SEND = 1                    # the outbox has messages for the venue
     RESYNC = 2                  # snapshots are wanted: call collect() when the read is done
     CLOSE = 4                   # this connection is of no more use; close_reason says why
+    REFUSE = 8                  # the message is not UTF-8: close with 1007 (RFC 6455, 8.1)
 
 
 cpdef enum State:

@@ -20,6 +20,7 @@ class Action(IntEnum):
     SEND = 1
     RESYNC = 2
     CLOSE = 4
+    REFUSE = 8
 
 class State(IntEnum):
     CONNECTING = 0

@@ -354,23 +354,15 @@ DEEP = b"[" * 100_000 + b"]" * 100_000
         b'{"type":null}', b'{"type":1}', b'{"type":["orderbook"]}', b'{"data":{}}',
         TRADE + b"x", TRADE + TRADE, TRADE[:-1], TRADE[: len(TRADE) // 2],
         b"\xef\xbb\xbf" + TRADE,
-        TRADE.replace(b"t-12345", b"t-\xff"),
-        TRADE.replace(b"t-12345", b"t-\xed\xa0\x80"),
-        TRADE.replace(b"t-12345", b"t-\xc0\xaf"),
-        TRADE.replace(b"t-12345", b"t-\xf4\x90\x80\x80"),
         TRADE.replace(b"t-12345", b"t-\\ud800"),
         TRADE.replace(b"t-12345", b"t-\n"),
-        TRADE[:-1] + b',"note":"\xff"}',
-        TRADE[:-1] + b',"\xc3\x28":1}',
-        TRADE[:-1] + b',"note":"' + b"a" * 7 + b'\x80"}',
         TRADE[:-1] + b',"note":' + DEEP + b"}",
         DEEP,
         b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
-        b'{"type":"novel","data":"\xff"}',
     ],
     ids=lambda payload: repr(payload[:40] + payload[-20:]),
 )  # fmt: skip
-@pytest.mark.req("F-25", "F-30", "MF-01")
+@pytest.mark.req("F-30", "MF-01")
 def test_a_payload_that_is_no_message_costs_every_book_its_trust(payload):
     feed = everything()
     actions = feed.receive(payload)
@@ -381,6 +373,34 @@ def test_a_payload_that_is_no_message_costs_every_book_its_trust(payload):
         feed.flags & (Flags.LIVE | Flags.STALE | Flags.GAP) == Flags.STALE | Flags.GAP
     )
     assert actions & Action.RESYNC
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"\xff",
+        TRADE.replace(b"t-12345", b"t-\xff"),
+        TRADE.replace(b"t-12345", b"t-\xed\xa0\x80"),
+        TRADE.replace(b"t-12345", b"t-\xc0\xaf"),
+        TRADE.replace(b"t-12345", b"t-\xf4\x90\x80\x80"),
+        TRADE[:-1] + b',"note":"\xff"}',
+        TRADE[:-1] + b',"\xc3\x28":1}',
+        TRADE[:-1] + b',"note":"' + b"a" * 7 + b'\x80"}',
+        b'{"type":"novel","data":"\xff"}',
+    ],
+    ids=lambda payload: repr(payload[:40] + payload[-20:]),
+)
+@pytest.mark.req("F-25", "F-30", "MF-01")
+def test_a_payload_that_is_not_utf8_costs_every_book_its_trust_and_is_refused(payload):
+    feed = everything()
+    actions = feed.receive(payload)
+
+    assert feed.counter("malformed") == 1
+    assert feed.sink.trades == []
+    assert (
+        feed.flags & (Flags.LIVE | Flags.STALE | Flags.GAP) == Flags.STALE | Flags.GAP
+    )
+    assert actions == Action.REFUSE
 
 
 @pytest.mark.req("MF-15", "F-30")

@@ -182,6 +182,7 @@ BREACHES = {
     "another reserved bit": frame(BINARY, b"{}", rsv=2),
     "the last reserved bit": frame(TEXT, b"{}", rsv=1),
     "a reserved bit on a ping": frame(PING, b"", rsv=4),
+    "a reserved bit on a close": frame(CLOSE, b"\x03\xe8", rsv=4),
     "a reserved opcode": frame(3, b"x"),
     "a reserved control opcode": frame(11, b"x"),
     "a masked frame": frame(TEXT, b"{}", masked=True),
@@ -298,17 +299,43 @@ def test_a_frame_far_over_the_limit_ends_the_connection_at_its_header(head):
     assert feed.quotes()[-1].flags & Flags.STALE
 
 
-@pytest.mark.req("F-25")
-def test_invalid_utf8_makes_the_books_stale_and_keeps_the_connection():
+SPOILT = UPDATE[:-1] + b',"x":"\xff"}'
+
+
+@pytest.mark.req("F-25", "A-36")
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        frame(TEXT, SPOILT),
+        frame(BINARY, SPOILT),
+        frame(TEXT, SPOILT[:40], False) + frame(CONTINUATION, SPOILT[40:]),
+        frame(BINARY, SPOILT[:40], False) + frame(CONTINUATION, SPOILT[40:]),
+    ],
+    ids=["text", "binary", "text in fragments", "binary in fragments"],
+)
+def test_what_is_not_utf8_makes_the_books_stale_and_is_answered_with_1007(spoilt):
     async def script(peer: Peer) -> None:
         await live(peer)
-        await peer.send(frame(TEXT, UPDATE[:-1] + b',"x":"\xff"}'))
-        assert (await peer.message())["action"] == "subscribe"
+        await peer.send(spoilt, frame(TEXT, UPDATE))
+        assert await peer.receive() == (CLOSE, b"\x03\xeftext is not UTF-8")
 
     feed = run(script)
 
     assert feed.book().sequence == 100
     assert feed.counter("malformed") == 1
+    assert feed.quotes()[-1].flags & Flags.STALE
+    assert "1007" in feed.reason
+
+
+@pytest.mark.req("F-25")
+@pytest.mark.parametrize("cut", [b"\xff", b"\xc0\xaf", b"\xf4\x90"])
+def test_a_fragment_that_no_other_can_make_utf8_again_is_answered_at_once(cut: bytes):
+    async def script(peer: Peer) -> None:
+        await live(peer)
+        await peer.send(frame(TEXT, b'{"x":"' + cut, fin=False))
+        assert await peer.close_code() == 1007
+
+    assert run(script).counter("malformed") == 1
 
 
 # ── pings ─────────────────────────────────────────────────────────────────────────────
@@ -402,7 +429,7 @@ def test_a_code_that_may_not_be_on_the_wire_is_an_abnormal_closure(code: int):
     async def script(peer: Peer) -> None:
         await live(peer)
         await peer.send(close_frame(code, b""))
-        assert await peer.close_code() in (1000, 1002)
+        assert await peer.close_code() == 1002
 
     feed = run(script)
 
@@ -444,6 +471,20 @@ def test_nothing_after_a_close_frame_is_used():
     feed = run(script)
 
     assert feed.book().sequence == 100
+    assert feed.counter("malformed") == 0
+
+
+@pytest.mark.req("F-28")
+@pytest.mark.parametrize("behind", [close_frame(1000), b"\x83\x00", b"\x81\x80"])
+def test_a_breach_right_behind_a_close_frame_does_not_hide_its_code(behind: bytes):
+    async def script(peer: Peer) -> None:
+        await live(peer)
+        await peer.send(close_frame(4004, b"restarting"), behind)
+        await peer.gone()
+
+    feed = run(script)
+
+    assert feed.reason == "closed with 4004 restarting"
     assert feed.counter("malformed") == 0
 
 
