@@ -16,7 +16,7 @@ from feedhandler.session cimport Action, FRAME_TO_RING
 from feedhandler.protocol.codes import is_wire_code
 
 
-Utf8 = codecs.getincrementaldecoder("utf-8")
+cdef object Utf8 = codecs.getincrementaldecoder("utf-8")
 
 cdef enum:
     SAMPLE = 64                 # one message in so many has its latencies recorded
@@ -92,7 +92,8 @@ cdef class Listener(WSListener):
             if handshake is not None and handshake.recv is not None and is_wire_code(
                 int(handshake.recv.code)
             ):
-                # picows looks one frame ahead: a breach behind a close frame hid that frame.
+                # picows hands on a read's first frame when it has parsed the second: a
+                # breach there hid the close frame.
                 self.close_code = int(handshake.recv.code)
                 self.close_reason = handshake.recv.reason or ""
             elif handshake is not None and handshake.sent is not None:

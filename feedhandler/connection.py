@@ -5,6 +5,7 @@ protocol.codes; what to say on the wire is the Session's business.
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 import ssl
@@ -107,6 +108,7 @@ class Connection:
                 if self._stop.is_set():
                     await self._finish(listener)
                 await listener.closed
+                await _forget(listener)
                 self._listener = None
                 if self._was_useful(opened_ns):
                     self._backoff.reset()
@@ -231,6 +233,16 @@ class Connection:
     def state(self) -> State:
         """The session's state."""
         return State(self.session.state)
+
+
+async def _forget(listener: Listener) -> None:
+    """Take the exception that picows keeps; asyncio logs one that nobody asks for.
+
+    What it says is in the listener's close code and reason.
+    """
+    if listener.transport is not None:
+        with contextlib.suppress(Exception):
+            await listener.transport.wait_disconnected()
 
 
 def _describe(error: BaseException) -> str:

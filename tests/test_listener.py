@@ -1,6 +1,7 @@
 """The client's listener against a peer that sends whatever bytes it likes."""
 
 import asyncio
+import gc
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -189,6 +190,20 @@ BREACHES = {
     "a long ping": frame(PING, b"x" * 126),
     "a fragmented ping": frame(PING, b"x", fin=False),
 }
+
+
+@pytest.mark.req("I-23")
+@pytest.mark.parametrize("breach", BREACHES.values(), ids=list(BREACHES))
+def test_a_breach_leaves_no_exception_that_nobody_asked_for(breach: bytes, caplog):
+    async def script(peer: Peer) -> None:
+        await live(peer)
+        await peer.send(breach)
+        assert await peer.close_code() == 1002
+
+    run(script)
+    gc.collect()
+
+    assert [record.name for record in caplog.records if record.name == "asyncio"] == []
 
 
 @pytest.mark.req("F-23", "F-24", "A-47")
