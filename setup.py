@@ -85,5 +85,8 @@ setup(
     ),
     # Cython finds an editable install's .pxd files only on a plain sys.path entry,
     # which is what "compat" writes: https://github.com/cython/cython/issues/5232
-    options={"editable_wheel": {"mode": "compat"}},
+    options={
+        "editable_wheel": {"mode": "compat"},
+        "build_ext": {"parallel": os.cpu_count() or 1},
+    },
 )
