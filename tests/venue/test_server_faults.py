@@ -187,7 +187,7 @@ def orders_of(client):
 
 
 @pytest.mark.parametrize(
-    ("action", "kind"), [("submit_ordr", "drop"), ("submit_order", "dorp")]
+    ("action", "kind"), [("submit_ordr", "drop"), ("submit_order", "gone")]
 )
 def test_a_misspelt_fault_of_an_answer_is_an_error(action, kind):
     plan = FaultPlan()
