@@ -152,7 +152,7 @@ def test_no_module_but_the_shells_reads_a_clock():
     clocks = re.compile(r"time\.(time|monotonic)|monotonic_ns\(\)|realtime_ns\(\)")
     shells = {
         "clock", "shm", "ring", "listener", "connection", "handler", "consumer", "demo",
-        "live_table", "shm_table", "venue.server", "venue.connection",
+        "live_table", "shm_table", "venue.server", "venue.connection", "testing.proxy",
     }  # fmt: skip
     reading = {
         module_of(path)

@@ -1,9 +1,9 @@
 """A reference venue on a thread of its own, for tests that have no loop or another."""
 
-import asyncio
-import threading
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from feedhandler.testing.thread import LoopThread
 
 if TYPE_CHECKING:
     from feedhandler.venue import Venue, VenueConfig
@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 __all__ = ["RunningVenue"]
 
 T = TypeVar("T")
-DEADLINE_S = 30.0
 
 
 class RunningVenue:
@@ -24,16 +23,12 @@ class RunningVenue:
         # Here, not above: pytest imports plugins in every run of everybody's tests.
         from feedhandler.venue import Venue
 
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="feedhandler-venue", daemon=True
-        )
-        self._thread.start()
+        self._thread = LoopThread("feedhandler-venue")
         self._venue = Venue(config)
         try:
-            self._await(self._venue.start())
+            self._thread.wait(self._venue.start())
         except BaseException:
-            self._end()
+            self._thread.end()
             raise
 
     @property
@@ -51,23 +46,19 @@ class RunningVenue:
 
         ``venue.do(lambda v: v.faults.skip("orderbook:AAPL:10"))``
         """
-
-        async def run() -> T:
-            return act(self._venue)
-
-        return self._await(run())
+        return self._thread.call(lambda: act(self._venue))
 
     def restart(self) -> None:
         """Restart it on its port: 4004 to everybody, and nothing is kept."""
-        self._await(self._venue.restart())
+        self._thread.wait(self._venue.restart())
 
     def stop(self) -> None:
         """Close every connection with 1001, and end it."""
-        if self._thread.is_alive():
+        if self._thread.is_alive:
             try:
-                self._await(self._venue.stop())
+                self._thread.wait(self._venue.stop())
             finally:
-                self._end()
+                self._thread.end()
 
     def __enter__(self) -> Self:
         """Return itself; leaving the block stops it."""
@@ -76,11 +67,3 @@ class RunningVenue:
     def __exit__(self, *_: object) -> None:
         """Stop it."""
         self.stop()
-
-    def _await(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(DEADLINE_S)
-
-    def _end(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(DEADLINE_S)
-        self._loop.close()
