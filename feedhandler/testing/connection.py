@@ -4,9 +4,10 @@ import asyncio
 import logging
 import socket
 import struct
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
-from itertools import chain
+from functools import partial
+from itertools import product
 from typing import Any, NamedTuple, Protocol, Unpack
 
 from feedhandler.testing.faults import End, Faults, Match, Wanted
@@ -129,7 +130,7 @@ class Connection:
 
     async def run(self, client: socket.socket, host: str, port: int) -> None:
         """Serve the client until one of them ends it, or a fault; raises nothing."""
-        await self._guard(self._run(client, host, port))
+        await self._guard(lambda: self._run(client, host, port))
 
     async def _run(self, client: socket.socket, host: str, port: int) -> None:
         try:
@@ -194,10 +195,11 @@ class Connection:
             if isinstance(trigger, After)
         ]
         self._script = [each for each in self._script if not isinstance(each[0], After)]
-        work = chain.from_iterable(
-            (self._pump(lane), self._drain(lane)) for lane in self.lanes
-        )
-        tasks = [loop.create_task(self._guard(each)) for each in work]
+        # A task that is cancelled before it begins never calls what it is to do.
+        tasks = [
+            loop.create_task(self._guard(partial(work, lane)))
+            for work, lane in product((self._pump, self._drain), self.lanes)
+        ]
         try:
             return await self._ending
         finally:
@@ -230,9 +232,9 @@ class Connection:
         except Exception as error:
             self._fail(error)
 
-    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await work
+            await work()
         except OSError:
             self.finish(End.RESET)
         except Exception as error:

@@ -225,7 +225,12 @@ class FaultProxy:
         connection = Connection(self, self._number)
         task = loop.create_task(connection.run(client, self._host, self._port))
         self._connections[connection] = task
-        task.add_done_callback(lambda _: self._connections.pop(connection))
+        task.add_done_callback(lambda _: self._gone(connection, client))
+
+    def _gone(self, connection: Connection, client: socket.socket) -> None:
+        del self._connections[connection]
+        # Closed already, unless the task was cancelled before it began.
+        client.close()
 
 
 def bound(port: int) -> socket.socket:
