@@ -80,5 +80,5 @@ def test_what_is_no_message_has_no_sequence_and_matches_nothing(payload):
 
 
 def test_a_word_that_no_message_has_is_an_error():
-    with pytest.raises(TypeError, match="no sequense to match"):
-        Match({"sequense": 1})
+    with pytest.raises(TypeError, match="no serial to match"):
+        Match({"serial": 1})
