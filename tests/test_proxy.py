@@ -158,6 +158,13 @@ async def dialled(proxy: FaultProxy, upgraded: bool = True) -> AsyncIterator[Raw
         writer.transport.abort()
 
 
+async def round_trip() -> None:
+    """Let the loop turn as often as a message needs there and back, beside the test."""
+    async with Echo() as echo, FaultProxy(echo.url) as proxy, dialled(proxy) as client:
+        client.say({"id": "1"})
+        assert await client.hear(1) == [{"id": "1"}]
+
+
 Scene = Callable[[FaultProxy, Raw, Echo], Awaitable[None]]
 
 
@@ -224,8 +231,8 @@ def test_a_message_that_is_too_large_to_keep_passes_unseen_and_is_told():
     large = bytes(MESSAGE_BYTES)
 
     async def scene(proxy: FaultProxy, client: Raw, echo: Echo) -> None:
-        proxy.up.drop(count=None, where=lambda _: True)
-        proxy.down.drop(count=None, number=range(2))
+        proxy.up.drop(count=None, number=range(3, 9))
+        proxy.down.drop(count=None, number=range(3, 9))
         whole = told(large) + told(large, fin=False) + told(b"x", CONTINUATION)
         client.writer.write(whole)
         client.writer.write_eof()
@@ -364,13 +371,47 @@ def test_slices_are_the_same_messages(size):
 @pytest.mark.parametrize(("reset", "end"), [(False, "FIN"), (True, "RST")])
 def test_a_limit_cuts_after_exactly_so_many_bytes(reset, end):
     async def scene(proxy: FaultProxy, client: Raw, echo: Echo) -> None:
-        proxy.up.limit_data(10, reset=reset)
+        proxy.up.limit_data(13, reset=reset)
         client.say(b"four", b"four", b"four")
         assert await client.end() == end
         await eventually(lambda: echo.ends, "the end")
-        assert echo.got == (told(b"four") * 3)[:10]
+        assert echo.got == (told(b"four") * 3)[:13]
         assert echo.ends == [end]
-        assert proxy.log[0].detail["size_bytes"] == 10
+        assert proxy.log[0].detail["size_bytes"] == 13
+
+    echoing(scene)
+
+
+def test_a_connection_that_was_cut_ends_with_no_reset_for_what_is_still_said():
+    async def scene(proxy: FaultProxy, client: Raw, echo: Echo) -> None:
+        proxy.down.cut(0, number=1)
+        client.say({"id": "1"})
+        assert await client.end() == "FIN"
+        await round_trip()
+        client.say({"id": "2"})
+        client.writer.write_eof()
+        await eventually(lambda: proxy.connections == [], "the connection to go")
+        assert not client.reader.exception()
+        assert echo.ends == ["FIN"]
+
+    echoing(scene)
+
+
+def test_a_client_that_reads_late_gets_everything():
+    size = 300_000
+
+    async def scene(proxy: FaultProxy, client: Raw, echo: Echo) -> None:
+        down = proxy.connections[0].lanes[1]
+        for sock, option in (
+            (down.writer.get_extra_info("socket"), socket.SO_SNDBUF),
+            (client.writer.get_extra_info("socket"), socket.SO_RCVBUF),
+        ):
+            sock.setsockopt(socket.SOL_SOCKET, option, 32_768)
+        client.say(bytes(size))
+        client.writer.write_eof()
+        await eventually(down.reader.at_eof, "the echo to have said it all")
+        await round_trip()
+        assert len(await client.reader.read()) == size + 14
 
     echoing(scene)
 
@@ -387,8 +428,11 @@ def test_a_blackhole_swallows_whole_frames_and_the_end():
         proxy.blackhole()
         client.writer.write_eof()
         client_end = asyncio.create_task(client.end())
-        assert len(proxy.connections) == 1
+        (connection,) = proxy.connections
+        await eventually(connection.lanes[0].reader.at_eof, "the end")
+        await round_trip()
         assert echo.ends == []
+        assert not client_end.done()
         proxy.heal()
         assert await client_end == "FIN"
         assert [entry.direction for entry in proxy.log] == ["up"]
