@@ -398,7 +398,7 @@ def test_a_connection_that_was_cut_ends_with_no_reset_for_what_is_still_said():
 
 
 def test_a_client_that_reads_late_gets_everything():
-    size = 300_000
+    size = 200_000
 
     async def scene(proxy: FaultProxy, client: Raw, echo: Echo) -> None:
         down = proxy.connections[0].lanes[1]
@@ -406,7 +406,7 @@ def test_a_client_that_reads_late_gets_everything():
             (down.writer.get_extra_info("socket"), socket.SO_SNDBUF),
             (client.writer.get_extra_info("socket"), socket.SO_RCVBUF),
         ):
-            sock.setsockopt(socket.SOL_SOCKET, option, 32_768)
+            sock.setsockopt(socket.SOL_SOCKET, option, 4096)
         client.say(bytes(size))
         client.writer.write_eof()
         await eventually(down.reader.at_eof, "the echo to have said it all")
