@@ -259,8 +259,11 @@ def test_the_comparison_has_the_power_to_find_what_is_wrong(wrong: str):
     ids=["self-trades", "no self-trades"],
 )
 @pytest.mark.parametrize("make", [NaiveMatcher, Engine])
+@pytest.mark.parametrize(
+    "count", [10_000, pytest.param(40_000, marks=pytest.mark.stress)]
+)
 def test_an_engine_that_others_wrote_trades_the_same(
-    make: Any, self_trade: bool, times_in_force: tuple[int, ...]
+    make: Any, self_trade: bool, times_in_force: tuple[int, ...], count: int
 ):
     pytest.importorskip("obook", reason="the engine to compare with is not installed")
     from tests.model.obook_engine import ObookEngine
@@ -268,7 +271,7 @@ def test_an_engine_that_others_wrote_trades_the_same(
     engine, other = make(), ObookEngine(self_trade)
     operations = random_operations(
         4,
-        40_000,
+        count,
         engine,
         weights=KNOWN_TO_OTHERS,
         times_in_force=times_in_force,
@@ -285,7 +288,7 @@ def test_an_engine_that_others_wrote_trades_the_same(
             assert whole_queues(engine) == other.book(), where
         trades += len(fills)
     assert whole_queues(engine) == other.book()
-    assert trades > 10_000
+    assert trades > count / 4
 
 
 def whole_queues(engine: Any) -> list[tuple[int, int, int, int]]:
