@@ -216,6 +216,11 @@ class Connection:
         else:
             self.close(1013, "too many connections from this address")
 
+    @property
+    def closing(self) -> bool:
+        """Whether nothing but the answer to a close is of interest any more."""
+        return self._closing
+
     # ── the wire ──────────────────────────────────────────────────────────────────
 
     def take(self, frame: Frame) -> None:
