@@ -79,10 +79,8 @@ class Desk:
         accounts: Iterable[str],
         *,
         self_trade: bool = True,
-        batch_operations: int = 50,
     ) -> None:
         self.ledger = ledger
-        self.batch_operations = batch_operations
         self._floor = floor
         self._self_trade = self_trade
         self._owners = {name: n for n, name in enumerate(accounts, 1)}
@@ -90,7 +88,7 @@ class Desk:
         self._orders: dict[str, Order] = {}
         self._working: dict[tuple[str, int], Order] = {}
         self._by_client_id: dict[tuple[str, str], Order] = {}
-        self._taken: dict[tuple[str, str], int | None] = {}
+        self._taken: set[tuple[str, str]] = set()
         self._ended: deque[tuple[int, Order]] = deque()
         self._released: deque[tuple[int, tuple[str, str]]] = deque()
         self._trades: dict[str, deque[tuple[int, UserTradeData]]] = {
@@ -251,7 +249,8 @@ class Desk:
         for account in touched:
             channel = private("account_updates", account)
             if channel in self._heard:
-                self._push(channel, self._account_update(account, now_ns // NS_PER_MS))
+                update = self._account_update(account, now_ns // NS_PER_MS)
+                self.say(Push(channel, update))
             if self.on_account is not None:
                 self.on_account(account, now_ns)
 
@@ -388,7 +387,7 @@ class Desk:
             if known is None or known.client_order_id is None:
                 self._by_client_id[name] = order
         if order.client_order_id is not None:
-            self._taken[order.account, order.client_order_id] = None
+            self._taken.add((order.account, order.client_order_id))
 
     def _book(
         self, order: Order | None, symbol: str, side: int, makes: bool, ticks: int,
@@ -442,7 +441,7 @@ class Desk:
             if self._by_client_id.get(name) is order:
                 del self._by_client_id[name]
         while self._released and self._released[0][0] <= now_ms:
-            self._taken.pop(self._released.popleft()[1], None)
+            self._taken.discard(self._released.popleft()[1])
 
     def _trades_of(self, account: str, now_ms: int) -> deque[tuple[int, UserTradeData]]:
         """Return the account's trades of the last 15 minutes."""
@@ -454,12 +453,14 @@ class Desk:
     def _tell_order(self, order: Order, now_ms: int) -> None:
         order.updated_ms = max(now_ms, order.updated_ms)
         self._touched[order.account] = None
-        if self.on_order is not None:
-            self.on_order(order.account, order.update())
         channel = private("user_orders", order.account)
+        if self.on_order is None and channel not in self._heard:
+            return
+        data = order.update()
+        if self.on_order is not None:
+            self.on_order(order.account, data)
         if channel in self._heard:
-            update = OrderUpdate(order.update(), "user_orders", now_ms)
-            self._push(channel, encode(update))
+            self.say(Push(channel, encode(OrderUpdate(data, "user_orders", now_ms))))
 
     def _tell_trade(
         self, order: Order, ticks: int, lots: int, fee: Fee, trade_id: str, now_ms: int
@@ -482,7 +483,7 @@ class Desk:
             self.on_trade(order.account, data)
         channel = private("user_trades", order.account)
         if channel in self._heard:
-            self._push(channel, encode(UserTrade(data, "user_trades", now_ms)))
+            self.say(Push(channel, encode(UserTrade(data, "user_trades", now_ms))))
 
     def _account_update(self, account: str, now_ms: int) -> bytes:
         marks = {
@@ -491,9 +492,6 @@ class Desk:
         }
         data = self.ledger.view(account, marks)
         return encode(AccountUpdate(data, "account_updates", now_ms))
-
-    def _push(self, channel: str, payload: bytes) -> None:
-        self._pushes.append(Push(channel, payload))
 
 
 def held_price(price_ticks: int | None, stop_ticks: int | None) -> int | None:

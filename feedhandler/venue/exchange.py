@@ -72,7 +72,6 @@ class Exchange:
             self.ledger,
             [account.id for account in config.accounts],
             self_trade=config.self_trade == "allow",
-            batch_operations=config.limits.batch_operations,
         )  # fmt: skip
         self.desk.on_fill = self._warn_of_fill
         self.desk.on_account = self._warn_of_low_cash

@@ -37,7 +37,6 @@ class Notices:
 
     def __init__(self, venue_epoch: str, now_ms: int) -> None:
         self._count = 0
-        self._venue_epoch = venue_epoch
         self._start = self._notice(
             LEVELS["start"],
             "Venue started",
