@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from feedhandler.testing.connection import After, Connection, Nth, Script, Seen
 from feedhandler.testing.faults import Faults
 from feedhandler.testing.lane import DirectedLane, Direction
-from feedhandler.testing.thread import LoopThread
+from feedhandler.testing.thread import LoopThread, Running
 
 __all__ = [
     "After",
@@ -248,7 +248,7 @@ def bound(port: int) -> socket.socket:
     return sock
 
 
-class RunningProxy:
+class RunningProxy(Running):
     """A FaultProxy on a thread of its own; its methods may be called from any thread.
 
     ``with RunningProxy(venue.url) as proxy: connect(proxy.url + "/ws/market-data")``
@@ -307,16 +307,4 @@ class RunningProxy:
 
     def stop(self) -> None:
         """End every connection, and the thread."""
-        if self._thread.is_alive:
-            try:
-                self._thread.wait(self._proxy.stop())
-            finally:
-                self._thread.end()
-
-    def __enter__(self) -> Self:
-        """Return itself; leaving the block stops it."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Stop it."""
-        self.stop()
+        self._thread.finish(self._proxy.stop)

@@ -3,9 +3,9 @@
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
-__all__ = ["LoopThread"]
+__all__ = ["LoopThread", "Running"]
 
 T = TypeVar("T")
 DEADLINE_S = 30.0
@@ -38,8 +38,32 @@ class LoopThread:
 
         return self.wait(run())
 
+    def finish(self, stop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Stop what runs there, then end; nothing if it has ended."""
+        if self.is_alive:
+            try:
+                self.wait(stop())
+            finally:
+                self.end()
+
     def end(self) -> None:
         """End the loop and the thread."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(DEADLINE_S)
         self._loop.close()
+
+
+class Running:
+    """What runs on a thread until stop(), which leaving a block calls."""
+
+    def stop(self) -> None:
+        """End it."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        """Return itself; leaving the block stops it."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop it."""
+        self.stop()

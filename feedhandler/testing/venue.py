@@ -1,9 +1,9 @@
 """A reference venue on a thread of its own, for tests that have no loop or another."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from feedhandler.testing.thread import LoopThread
+from feedhandler.testing.thread import LoopThread, Running
 
 if TYPE_CHECKING:
     from feedhandler.venue import Venue, VenueConfig
@@ -13,7 +13,7 @@ __all__ = ["RunningVenue"]
 T = TypeVar("T")
 
 
-class RunningVenue:
+class RunningVenue(Running):
     """A venue that runs until stop(); its methods may be called from any thread.
 
     ``with RunningVenue(config) as venue: connect(venue.url + "/ws/market-data")``
@@ -54,16 +54,4 @@ class RunningVenue:
 
     def stop(self) -> None:
         """Close every connection with 1001, and end it."""
-        if self._thread.is_alive:
-            try:
-                self._thread.wait(self._venue.stop())
-            finally:
-                self._thread.end()
-
-    def __enter__(self) -> Self:
-        """Return itself; leaving the block stops it."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Stop it."""
-        self.stop()
+        self._thread.finish(self._venue.stop)
