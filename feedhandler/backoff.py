@@ -38,6 +38,14 @@ class Backoff:
             delay = int(delay * self._random.uniform(1 - self.jitter, 1 + self.jitter))
         return delay
 
+    def soon_ns(self, within_ns: int) -> int:
+        """Return a delay of at most *within_ns* that counts for no attempt.
+
+        Random, so that all clients of a venue do not come back in the same millisecond;
+        0 without jitter.
+        """
+        return self._random.randrange(within_ns) if self.jitter else 0
+
     def reset(self) -> None:
         """Start over: the connection was useful."""
         self.attempt = 0

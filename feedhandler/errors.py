@@ -10,6 +10,7 @@
     │   ├── MalformedMessage    a payload is not a message of the reference
     │   └── SequenceGap         updates never arrived
     ├── RequestFailed           the venue answered a request with an error
+    ├── Throttled               a request would be one too many for the venue's limits
     ├── RingError               a shared-memory segment cannot be used
     │   ├── RingAbsent          nothing of that name is there
     │   ├── RingBusy            another writer holds it
@@ -33,6 +34,7 @@ __all__ = [
     "RingError",
     "RingInvalid",
     "SequenceGap",
+    "Throttled",
     "UnknownSymbol",
 ]
 
@@ -61,11 +63,12 @@ class ConnectionFailed(FeedError):
 
 
 class NotConnected(FeedError):
-    """A request was made on an endpoint that has no connection."""
+    """A request was made on an *endpoint* that has no connection, or not yet."""
 
-    def __init__(self, endpoint: str) -> None:
-        super().__init__(f"no connection for {endpoint}")
+    def __init__(self, endpoint: str, state: str = "closed") -> None:
+        super().__init__(f"{endpoint} is not connected: {state}")
         self.endpoint = endpoint
+        self.state = state
 
 
 class ProtocolError(FeedError):
@@ -100,6 +103,15 @@ class RequestFailed(FeedError):
         self.message = message
         self.request_id = request_id
         self.retry_after = retry_after
+
+
+class Throttled(FeedError):
+    """A request would be one too many for the venue; it may go in *wait_ns*."""
+
+    def __init__(self, action: str, wait_ns: int) -> None:
+        super().__init__(f"{action} must wait for {wait_ns / 1e9:.3f} s")
+        self.action = action
+        self.wait_ns = wait_ns
 
 
 class RingError(FeedError):

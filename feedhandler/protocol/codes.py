@@ -2,7 +2,20 @@
 
 from enum import Enum, StrEnum
 
-__all__ = ["CLOSE_ACTIONS", "CloseAction", "ErrorCode", "action_for", "is_wire_code"]
+__all__ = [
+    "ABNORMAL",
+    "CLOSE_ACTIONS",
+    "UNTRUSTED",
+    "CloseAction",
+    "ErrorCode",
+    "action_for",
+    "is_wire_code",
+]
+
+ABNORMAL = 1006
+"""The code, never sent, of a connection that ended without a close frame."""
+UNTRUSTED = 1015
+"""The code, never sent, of a venue whose certificate does not verify."""
 
 
 class ErrorCode(StrEnum):
@@ -28,6 +41,7 @@ class CloseAction(Enum):
     BACKOFF_TWICE = "reconnect with twice the backoff"
     COOL_DOWN = "reconnect with backoff, when the limits have forgotten us"
     RETRY_ONCE = "one retry, then stop"
+    RETRY_TWICE = "two retries, then stop"
     RESUBSCRIBE_ONCE = "one retry without the refused channels, then stop"
     WAIT = "wait out the zombie window, one retry, then stop"
     STOP = "stop: only a person can mend this"
@@ -46,6 +60,7 @@ CLOSE_ACTIONS = {
     1011: CloseAction.BACKOFF,
     1012: CloseAction.BACKOFF,
     1013: CloseAction.BACKOFF_TWICE,
+    1015: CloseAction.RETRY_ONCE,
     4000: CloseAction.STOP,
     4001: CloseAction.COOL_DOWN,
     4002: CloseAction.RESUBSCRIBE_ONCE,
@@ -61,6 +76,15 @@ def is_wire_code(code: int) -> bool:
     )
 
 
-def action_for(code: int) -> CloseAction:
-    """Return the action for a close *code*; unknown ones back off."""
+def action_for(code: int, reason: str = "", logged_in: bool = True) -> CloseAction:
+    """Return the action for a close; unknown codes back off.
+
+    *logged_in* is false before the authentication on an endpoint that wants one: there
+    a 1008 may be the venue's word for one that took too long. A 4001 because we read
+    too slowly is not mended by waiting for the limits to forget us.
+    """
+    if code == 1008 and not logged_in:
+        return CloseAction.RETRY_TWICE
+    if code == 4001 and "slow consumer" in reason:
+        return CloseAction.BACKOFF
     return CLOSE_ACTIONS.get(code, CloseAction.BACKOFF)

@@ -11,6 +11,7 @@ __all__ = [
     "PER_MINUTE",
     "SUBSCRIPTIONS_PER_CONNECTION",
     "RateClass",
+    "retry_after_ns",
 ]
 
 
@@ -36,3 +37,16 @@ BATCH_OPERATIONS = 50
 HEARTBEAT_S = 30
 HEARTBEAT_TIMEOUT_S = 90
 ANSWER_TIMEOUT_S = 10
+
+_MOST_RETRY_AFTER_S = 86_400
+_RETRY_AFTER_S = 60
+
+
+def retry_after_ns(retry_after: object) -> int:
+    """Turn a venue's retry_after, in seconds, into nanoseconds to wait.
+
+    The window where it says nothing; within a second and a day, whatever it says.
+    """
+    if not isinstance(retry_after, (int, float)):
+        retry_after = _RETRY_AFTER_S
+    return int(min(max(retry_after, 1), _MOST_RETRY_AFTER_S) * 1_000_000_000)
