@@ -17,8 +17,9 @@ from feedhandler.counters import Counters
 from feedhandler.publisher import Publisher
 from feedhandler.records import QUOTE, TRADE
 from feedhandler.ring import Ring
-from feedhandler.session import COUNTERS, HISTOGRAMS, Session
+from feedhandler.session import Session
 from feedhandler.throttle import Throttle
+from feedhandler.tracker import COUNTERS, HISTOGRAMS
 
 ROOT = Path(__file__).parent.parent
 CAPACITY = 131_072

@@ -11,16 +11,16 @@ from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from picows.picows cimport WSCloseCode, WSMsgType
 
 from feedhandler.clock cimport monotonic_ns
-from feedhandler.session cimport Action, FRAME_TO_RING
+from feedhandler.tracker cimport Action, FRAME_TO_RING
 
-from feedhandler.protocol.codes import is_wire_code
+from feedhandler.protocol.codes import ABNORMAL, is_wire_code
 
 
 cdef object Utf8 = codecs.getincrementaldecoder("utf-8")
 
 cdef enum:
     SAMPLE = 64                 # one message in so many has its latencies recorded
-    ABNORMAL = 1006             # no close frame came, or one without a code that counts
+    PONG_BACKLOG = 1 << 16      # bytes that a venue which floods us with pings has not read
 
 
 cdef class Listener(WSListener):
@@ -104,7 +104,7 @@ cdef class Listener(WSListener):
             else:
                 self.close_code = ABNORMAL
                 self.close_reason = "connection lost"
-        self.session.closed(monotonic_ns())
+        self.session.closed(monotonic_ns(), self.close_code, self.close_reason)
         self.flush_sink()
         if not self.closed.done():
             self.closed.set_result(None)
@@ -116,9 +116,11 @@ cdef class Listener(WSListener):
         if actions & Action.SEND and not self.closing:
             for message in self.session.take_outbox():
                 self.transport.send(WSMsgType.TEXT, message)
+        if actions & Action.PING and not self.closing:
+            self.transport.send_ping(self.session.ping_payload)
         if actions & Action.CLOSE:
             self.abandon(self.session.close_reason)
-        if self.session.events:
+        if actions & Action.DELIVER or self.session.events:
             self.on_events()
         return 0
 
@@ -154,9 +156,12 @@ cdef class Listener(WSListener):
         if frame.msg_type == WSMsgType.CLOSE:
             return self.close(frame)
         if frame.msg_type == WSMsgType.PING:
-            self.transport.send_pong(frame.get_payload_as_bytes())
+            self.session.pinged(self.recv_ns)
+            if self.transport.underlying_transport.get_write_buffer_size() < PONG_BACKLOG:
+                self.transport.send_pong(frame.get_payload_as_bytes())
             return 0
         if frame.msg_type == WSMsgType.PONG:
+            self.session.pong(frame.get_payload_as_bytes(), self.recv_ns)
             return 0
         if (frame.msg_type == WSMsgType.CONTINUATION) != self.in_message:
             return self.refuse(WSCloseCode.PROTOCOL_ERROR, "fragments out of order")
@@ -192,7 +197,7 @@ cdef class Listener(WSListener):
 
     cdef int close(self, WSFrame frame) except -1:
         """Take a close frame: answer it, then let go of the socket."""
-        cdef int code = int(frame.get_close_code())
+        code = int(frame.get_close_code())
         cdef int answer = code
         if not is_wire_code(code):
             # No code at all is allowed, and one that may not be sent is a breach.

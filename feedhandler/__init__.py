@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from feedhandler.errors import FeedError
     from feedhandler.handler import FeedHandler
     from feedhandler.records import Flags, TradeFlags, flag_names, trade_flag_names
-    from feedhandler.session import Event, TrackedBook
     from feedhandler.sink import PythonSink, Sink
+    from feedhandler.tracker import Event, TrackedBook
 
 __all__ = [
     "Event",
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Event": "session",
+    "Event": "tracker",
     "FeedConfig": "config",
     "FeedError": "errors",
     "FeedHandler": "handler",
@@ -45,7 +45,7 @@ _HOMES = {
     "MarketData": "consumer",
     "PythonSink": "sink",
     "Sink": "sink",
-    "TrackedBook": "session",
+    "TrackedBook": "tracker",
     "TradeFlags": "records",
     "attach": "consumer",
     "flag_names": "records",

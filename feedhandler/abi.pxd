@@ -2,7 +2,7 @@
 
 
 cdef enum:
-    ABI = 2
+    ABI = 3
 
 cdef int loaded_abi() noexcept                  # answered by the installed module
 

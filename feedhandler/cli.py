@@ -175,7 +175,7 @@ def _run(options: argparse.Namespace) -> int:
 
     async def feed(stop: asyncio.Event) -> int:
         async with FeedHandler(config) as handler:
-            print(f"feed {config.shm.name} url={config.market_data_url}", flush=True)
+            print(f"feed {config.shm.name} url={config.url}", flush=True)
             waiting = asyncio.ensure_future(handler.wait())
             stopping = asyncio.ensure_future(stop.wait())
             await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)

@@ -1,7 +1,7 @@
 """The client's configuration: TOML into frozen Structs; its only defaults."""
 
 import ipaddress
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -9,7 +9,6 @@ from msgspec import Meta, Struct
 
 from feedhandler.protocol.channels import (
     INTERVAL_MS,
-    MARKET_DATA,
     MAX_DEPTH,
     Channel,
     format_channel,
@@ -18,6 +17,7 @@ from feedhandler.protocol.channels import (
 from feedhandler.settings import convert, decode_toml, read_toml
 
 __all__ = [
+    "Account",
     "Credentials",
     "FeedConfig",
     "Instrument",
@@ -33,6 +33,15 @@ __all__ = [
 PositiveInt = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0, le=86_400 * 365)]
 ChannelKind = Literal["orderbook", "trades", "ticker", "candles"]
+PrivateKind = Literal[
+    "user_orders",
+    "user_trades",
+    "account_updates",
+    "system_notifications",
+    "user_notifications",
+    "custom_alerts",
+]
+ALL_PRIVATE: tuple[PrivateKind, ...] = get_args(PrivateKind)
 
 
 class _Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,6 +53,12 @@ class Credentials(_Section, frozen=True):
 
     api_key: str = ""
     secret_file: str = ""
+
+
+class Account(_Section, frozen=True):
+    """What to hear of the account and from the venue; only with credentials."""
+
+    channels: tuple[PrivateKind, ...] = ALL_PRIVATE
 
 
 class Shm(_Section, frozen=True):
@@ -60,6 +75,10 @@ class Shm(_Section, frozen=True):
     directory: str = "/dev/shm"
     wake: bool = False
     """Whether readers may block: costs a system call per read of the socket."""
+
+    def options(self) -> dict[str, Any]:
+        """Return the values by name."""
+        return msgspec.structs.asdict(self)
 
 
 class Loop(_Section, frozen=True):
@@ -129,6 +148,7 @@ class FeedConfig(_Section, frozen=True):
     url: str = "wss://api.tradingplatform.example.com"
     """The venue's base URL; the endpoints' paths are added to it."""
     credentials: Credentials = Credentials()
+    account: Account = Account()
     shm: Shm = Shm()
     loop: Loop = Loop()
     limits: Limits = Limits()
@@ -159,10 +179,9 @@ class FeedConfig(_Section, frozen=True):
                 f"of {self.limits.subscriptions_per_connection} subscriptions"
             )
 
-    @property
-    def market_data_url(self) -> str:
-        """The URL of the market-data endpoint."""
-        return self.url.rstrip("/") + MARKET_DATA
+    def url_of(self, endpoint: str) -> str:
+        """Return the URL of one of the API's endpoints."""
+        return self.url.rstrip("/") + endpoint
 
 
 def _check_url(url: str, allow_plaintext: bool) -> None:

@@ -1,13 +1,12 @@
-"""One connection to the venue, kept: connect, back off, reconnect, close in time.
+"""One connection to the venue, kept: connect, wait, reconnect, close in time.
 
-Takes values, not the configuration. What to do after a close is read from
-protocol.codes; what to say on the wire is the Session's business.
+Takes values, not the configuration. What to say on the wire, and what follows a close,
+is the Session's business.
 """
 
 import asyncio
 import contextlib
 import logging
-import random
 import ssl
 import time
 import warnings
@@ -15,8 +14,7 @@ from collections.abc import Callable
 
 from picows import WSError, ws_connect
 
-from feedhandler.backoff import Backoff
-from feedhandler.protocol.codes import CloseAction, action_for
+from feedhandler.protocol.codes import ABNORMAL, UNTRUSTED
 from feedhandler.session import Session, State
 
 with warnings.catch_warnings():
@@ -28,18 +26,14 @@ __all__ = ["Connection"]
 
 log = logging.getLogger("feedhandler.connection")
 
-USEFUL_NS = 30_000_000_000
-ZOMBIE_WINDOW_NS = 90_000_000_000
-LIMIT_WINDOW_NS = 61_000_000_000
-AT_ONCE_NS = 250_000_000
 HARD_LIMIT = 4
 
 
 class Connection:
     """Keep *session* connected to *url* until close() or until there is no more hope.
 
-    *on_events* is called whenever the session has events to take. *failed* is set to
-    the reason when the connection has given up for good. The loop's thread only.
+    *on_events* is called whenever the session has events, messages or answers to take.
+    The loop's thread only.
     """
 
     listener_type = Listener
@@ -50,27 +44,22 @@ class Connection:
         session: Session,
         on_events: Callable[[], object],
         *,
-        backoff: Backoff | None = None,
         ssl_context: ssl.SSLContext | None = None,
         max_message_bytes: int = 4 << 20,
         connect_timeout_s: float = 5.0,
         close_timeout_s: float = 2.0,
-        retry_forever: bool = False,
     ) -> None:
         self.url = url
         self.session = session
-        self.failed: str | None = None
         self.attempts = 0
         self._on_events = on_events
-        self._backoff = backoff or Backoff()
         self._ssl_context = ssl_context
         self._max_message_bytes = max_message_bytes
         self._connect_timeout_s = connect_timeout_s
         self._close_timeout_s = close_timeout_s
-        self._retry_forever = retry_forever
+        self._broken: str | None = None
         self._listener: Listener | None = None
         self._stop = asyncio.Event()
-        self._retried: set[CloseAction] = set()
 
     async def run(self) -> None:
         """Connect and reconnect; return after close(), or with *failed* set."""
@@ -80,57 +69,68 @@ class Connection:
             # A mistake of ours: say so, instead of leaving books STALE for ever.
             log.exception("connection broke url=%s", self.url)
             self.session.closed(time.monotonic_ns())
-            self.failed = f"internal error: {_describe(error)}"
+            self._broken = f"internal error: {_describe(error)}"
             self._on_events()
 
     async def _keep(self) -> None:
-        while not self._stop.is_set():
-            self.session.connecting(time.monotonic_ns())
-            try:
-                listener = await self._connect()
-            except (
-                OSError,
-                WSError,
-                TimeoutError,
-                ValueError,  # of a host name or port that cannot be
-                asyncio.CancelledError,
-            ) as error:
-                self.session.closed(time.monotonic_ns())
-                if isinstance(error, asyncio.CancelledError):
-                    raise
-                action = CloseAction.BACKOFF
-                reason = _describe(error)
-                if isinstance(error, ssl.SSLCertVerificationError):
-                    action = CloseAction.RETRY_ONCE
-            else:
-                opened_ns = time.monotonic_ns()
-                self._listener = listener
-                if self._stop.is_set():
-                    await self._finish(listener)
-                await listener.closed
-                await _forget(listener)
-                self._listener = None
-                if self._was_useful(opened_ns):
-                    self._backoff.reset()
-                    self._retried.clear()
-                action = action_for(listener.close_code or 1006)
-                reason = f"closed with {listener.close_code} {listener.close_reason}"
+        session = self.session
+        slept_until_ns = 0
+        while True:
+            # A timer may fire a little early.
+            now_ns = max(time.monotonic_ns(), slept_until_ns)
+            wait_ns = session.wait_ns(now_ns)
+            if wait_ns is None:
+                return
+            if wait_ns > 0:
+                slept_until_ns = now_ns + wait_ns
+                await self._sleep(wait_ns / 1e9)
+                continue
+            slept_until_ns = 0
+            session.connecting(time.monotonic_ns())
+            code, reason = await self._live()
+            session.closed(time.monotonic_ns(), code, reason)
             self._on_events()
-            if self._stop.is_set():
-                return
-            delay_ns = self._delay_ns(action)
-            if delay_ns is None:
-                self.failed = reason.strip()
-                log.error("failed url=%s reason=%r", self.url, self.failed)
-                return
+            self._report(code, reason)
+
+    async def _live(self) -> tuple[int, str]:
+        """Make one connection and wait for its end; return code and reason."""
+        try:
+            listener = await self._connect()
+        except asyncio.CancelledError:
+            self.session.closed(time.monotonic_ns())
+            raise
+        except ssl.SSLCertVerificationError as error:
+            return UNTRUSTED, _describe(error)
+        except (OSError, WSError, TimeoutError, ValueError) as error:
+            # ValueError: of a host name or port that cannot be.
+            return ABNORMAL, _describe(error)
+        self._listener = listener
+        if self._stop.is_set():
+            await self._finish(listener)
+        await listener.closed
+        await _forget(listener)
+        self._listener = None
+        return listener.close_code or ABNORMAL, listener.close_reason
+
+    def _report(self, code: int, reason: str) -> None:
+        if self.failed is not None:
+            log.error("failed url=%s reason=%r", self.url, self.failed)
+            return
+        wait_ns = self.session.wait_ns(time.monotonic_ns())
+        if wait_ns is not None:
             log.warning(
-                "reconnect url=%s attempt=%d in_ms=%d reason=%r",
+                "reconnect url=%s attempt=%d in_ms=%d code=%d reason=%r",
                 self.url,
-                self._backoff.attempt,
-                delay_ns // 1_000_000,
-                reason.strip(),
+                self.session.reconnect.attempt,
+                wait_ns // 1_000_000,
+                code,
+                reason,
             )
-            await self._sleep(delay_ns / 1e9)
+
+    @property
+    def failed(self) -> str | None:
+        """Why the connection has given up for good; None while it has not."""
+        return self._broken or self.session.failed
 
     async def _connect(self) -> Listener:
         self.attempts += 1
@@ -158,42 +158,6 @@ class Connection:
             raise
         return listener
 
-    def _was_useful(self, opened_ns: int) -> bool:
-        """Tell whether the attempts may start over: not for a peer that flaps."""
-        return (
-            self.session.heartbeat_ns > opened_ns + 1_000_000_000
-            or time.monotonic_ns() - opened_ns >= USEFUL_NS
-        )
-
-    def _delay_ns(self, action: CloseAction) -> int | None:
-        """Return how long to wait before the next attempt; None to give up."""
-        if action is CloseAction.STOP:
-            return None
-        if action is CloseAction.RECONNECT and action not in self._retried:
-            self._retried.add(action)
-            return int(random.uniform(0, AT_ONCE_NS))
-        if action in (
-            CloseAction.RETRY_ONCE,
-            CloseAction.RESUBSCRIBE_ONCE,
-            CloseAction.WAIT,
-        ):
-            if action in self._retried:
-                return None
-            self._retried.add(action)
-        if action is CloseAction.WAIT:
-            return ZOMBIE_WINDOW_NS
-        if action is CloseAction.COOL_DOWN:
-            delay_ns = self._backoff_ns()
-            return None if delay_ns is None else max(delay_ns, LIMIT_WINDOW_NS)
-        return self._backoff_ns(2 if action is CloseAction.BACKOFF_TWICE else 1)
-
-    def _backoff_ns(self, factor: int = 1) -> int | None:
-        delay_ns = self._backoff.next_ns(factor)
-        if delay_ns is None and self._retry_forever:
-            self._backoff.reset()
-            delay_ns = self._backoff.next_ns()
-        return delay_ns
-
     async def _sleep(self, seconds: float) -> None:
         try:
             await asyncio.wait_for(self._stop.wait(), seconds)
@@ -216,6 +180,7 @@ class Connection:
 
     async def close(self) -> None:
         """Close with 1000 and wait for the venue's answer, but not for long."""
+        self.session.end(time.monotonic_ns())
         self._stop.set()
         if self._listener is not None:
             await self._finish(self._listener)

@@ -6,30 +6,23 @@ import ssl
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
-from feedhandler import shm
+from feedhandler.authentication import ApiKey, shared_key
 from feedhandler.backoff import Backoff
-from feedhandler.board import Board
 from feedhandler.codec import MsgspecCodec
 from feedhandler.config import FeedConfig, Instrument
 from feedhandler.connection import Connection
-from feedhandler.counters import Counters, CountersReader
 from feedhandler.errors import ConfigError, ConnectionFailed, UnknownSymbol
-from feedhandler.publisher import Publisher
-from feedhandler.records import QUOTE, TRADE
-from feedhandler.ring import Ring
-from feedhandler.segment import Mapping
-from feedhandler.session import (
-    COUNTERS,
-    HISTOGRAMS,
-    Event,
-    Session,
-    State,
-    TrackedBook,
-)
+from feedhandler.protocol.channels import MARKET_DATA, served_at
+from feedhandler.protocol.messages import SystemNotification
+from feedhandler.reconnect import Reconnect
+from feedhandler.secret import Secret
+from feedhandler.segments import Segments
+from feedhandler.session import CONNECTED, Session, State
 from feedhandler.sink import Sink, Tee
 from feedhandler.throttle import Throttle
+from feedhandler.tracker import Event, TrackedBook
 
 __all__ = ["FeedHandler"]
 
@@ -38,8 +31,13 @@ log = logging.getLogger("feedhandler")
 BEAT_S = 0.1
 LIVE_POLL_S = 0.002
 WINDOW_NS = 61_000_000_000
+# Connection logs its attempts and its end by itself, with the URL.
 LOG_LEVELS = {
     "state": logging.DEBUG,
+    "closed": logging.DEBUG,
+    "reconnect": logging.DEBUG,
+    "failed": logging.DEBUG,
+    "stall": logging.WARNING,
     "live": logging.INFO,
     "stale": logging.WARNING,
     "gap": logging.WARNING,
@@ -51,15 +49,34 @@ LOG_LEVELS = {
 }
 
 
+class Health(NamedTuple):
+    """How one connection is: *name* such as ``trading`` or ``market-data-1``.
+
+    *heartbeat_age_s* is None while it is not open, *round_trip_ms* before the first
+    pong; *failed* is why it has given up for good.
+    """
+
+    name: str
+    state: State
+    heartbeat_age_s: float | None
+    round_trip_ms: float | None
+    attempts: int
+    failed: str | None
+
+
 class FeedHandler:
     """A feed: connections to the venue in, shared memory and *sink* out.
 
     Use as an async context manager, or call start() and stop(). *sink* (sink.Sink, from
     Python sink.PythonSink) gets every event on the loop's thread before it is
-    published; *on_event* gets state changes and errors (session.Event). What either
-    raises is counted and logged, and stops nothing.
+    published; *on_event* gets state changes and errors (tracker.Event), *on_message*
+    every message of a private channel (protocol.messages), both on the loop's thread:
+    what takes long there holds everything up. What any of them raises is counted or
+    logged, and stops nothing.
 
-    Raises RingBusy from start() when another feed of the same name runs.
+    The private channels are subscribed to when the configuration has an API key; then
+    *secret* is wanted. Raises RingBusy from start() when another feed of the same name
+    runs, ConfigError for a key that has all its connections already.
     """
 
     def __init__(
@@ -67,17 +84,24 @@ class FeedHandler:
         config: FeedConfig,
         sink: Sink | None = None,
         on_event: Callable[[Event], object] | None = None,
+        on_message: Callable[[object], object] | None = None,
+        secret: Secret | None = None,
     ) -> None:
         self.config = config
         self._sink = sink
         self._on_event = on_event
-        self._connections: list[Connection] = []
-        self._tasks: list[asyncio.Task[None]] = []
+        self._on_message = on_message
+        self._secret = secret
+        self._key: ApiKey | None = None
+        self._market_data: list[Connection] = []
+        self._private: list[Connection] = []
+        self._tasks: dict[Connection, asyncio.Task[None]] = {}
         self._instruments: dict[str, Instrument] = {}
         self._owners: dict[str, Connection] = {}
         self._books: dict[str, TrackedBook] = {}
+        self._closed_markets: set[str] = set()
         self._beat: asyncio.TimerHandle | None = None
-        self._segments: _Segments | None = None
+        self._segments: Segments | None = None
 
     # ── life ──────────────────────────────────────────────────────────────────────────
 
@@ -85,14 +109,14 @@ class FeedHandler:
         """Create the segments and begin to connect; returns before anything is live."""
         if self._segments is not None:
             raise RuntimeError("the feed was started already")
-        self._segments = _Segments(self.config)
+        self._segments = Segments(**self.config.shm.options())
         try:
             for instrument in self.config.instruments:
                 self._add(instrument)
+            self._add_private()
             self._segments.publish()
         except BaseException:
-            self._segments.close()
-            self._segments = None
+            self._leave()
             raise
         for connection in self._connections:
             self._run(connection)
@@ -106,14 +130,21 @@ class FeedHandler:
             self._beat.cancel()
             self._beat = None
         await asyncio.gather(*(connection.close() for connection in self._connections))
-        for task in self._tasks:
+        for task in self._tasks.values():
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         for connection in self._connections:
             connection.session.closed(time.monotonic_ns())
-        self._take_events()
-        self._segments.close()
+        self._take()
+        self._leave()
+
+    def _leave(self) -> None:
+        """Give back what others may want: the segments, the key's connections."""
+        self._require().close()
         self._segments = None
+        if self._key is not None:
+            for _ in self._private:
+                self._key.release()
 
     async def __aenter__(self) -> Self:
         """Start the feed."""
@@ -182,6 +213,15 @@ class FeedHandler:
             raise UnknownSymbol(symbol) from None
 
     @property
+    def _connections(self) -> list[Connection]:
+        return self._market_data + self._private
+
+    def health(self) -> list[Health]:
+        """Return how each connection is."""
+        now_ns = time.monotonic_ns()
+        return [_health(connection, now_ns) for connection in self._connections]
+
+    @property
     def symbols(self) -> list[str]:
         """The instruments subscribed to."""
         return list(self._instruments)
@@ -205,7 +245,7 @@ class FeedHandler:
             instrument = Instrument(symbol=instrument)
         self._require()
         connection = self._add(instrument)
-        if len(self._tasks) < len(self._connections):
+        if connection not in self._tasks:
             self._run(connection)
         connection.flush()
 
@@ -225,9 +265,9 @@ class FeedHandler:
             connection.session.remove(name)
         segments.board.remove(symbol)
         connection.flush()
-        self._take_events()
+        self._take()
 
-    def _require(self) -> "_Segments":
+    def _require(self) -> "Segments":
         if self._segments is None:
             raise RuntimeError("the feed is not running")
         return self._segments
@@ -251,25 +291,47 @@ class FeedHandler:
                 self._books[instrument.symbol] = book
         self._instruments[instrument.symbol] = instrument
         self._owners[instrument.symbol] = connection
+        if instrument.symbol in self._closed_markets:
+            self._mark(connection)
         return connection
+
+    def _add_private(self) -> None:
+        """Connect to each endpoint that serves one of the account's channels."""
+        config = self.config
+        if not config.credentials.api_key:
+            return
+        if self._secret is None:
+            raise ConfigError("an API key is configured, and no secret is given")
+        key = shared_key(config.url, config.credentials.api_key, self._secret)
+        self._key = key
+        for endpoint in dict.fromkeys(map(served_at, config.account.channels)):
+            key.reserve()
+            connection = self._connection(endpoint, endpoint.removeprefix("/ws/"), key)
+            self._private.append(connection)
+            for channel in config.account.channels:
+                if served_at(channel) == endpoint:
+                    connection.session.add(channel, 0)
 
     def _with_room(self, channels: int) -> Connection:
         limits = self.config.limits
-        for connection in self._connections:
+        for connection in self._market_data:
             held = len(connection.session.routes)
             if held + channels <= limits.subscriptions_per_connection:
                 return connection
-        if len(self._connections) >= limits.connections or (
+        if len(self._market_data) >= limits.connections or (
             channels > limits.subscriptions_per_connection
         ):
             raise ConfigError(
                 f"{channels} more channels do not fit {limits.connections} connections "
                 f"of {limits.subscriptions_per_connection} subscriptions"
             )
-        self._connections.append(self._connection())
-        return self._connections[-1]
+        name = f"market-data-{len(self._market_data) + 1}"
+        self._market_data.append(self._connection(MARKET_DATA, name))
+        return self._market_data[-1]
 
-    def _connection(self) -> Connection:
+    def _connection(
+        self, endpoint: str, name: str, key: ApiKey | None = None
+    ) -> Connection:
         config, limits, segments = self.config, self.config.limits, self._require()
         sink: Sink = segments.publisher
         if self._sink is not None:
@@ -283,42 +345,92 @@ class FeedHandler:
             utc_offset_ns=segments.utc_offset_ns,
             changes_only=config.publish == "changes",
             resync_interval_ns=int(config.resync_interval * 1e9),
+            key=key,
+            reconnect=Reconnect(
+                Backoff(
+                    int(limits.reconnect_base_s * 1e9),
+                    limits.reconnect_attempts,
+                    limits.reconnect_jitter,
+                ),
+                limits.retry_forever,
+            ),
+            name=name,
         )
         secure = config.url.startswith("wss:")
         return Connection(
-            config.market_data_url,
+            config.url_of(endpoint),
             session,
-            self._take_events,
-            backoff=Backoff(
-                int(limits.reconnect_base_s * 1e9),
-                limits.reconnect_attempts,
-                limits.reconnect_jitter,
-            ),
+            self._take,
             ssl_context=ssl.create_default_context() if secure else None,
             max_message_bytes=limits.max_message_bytes,
             connect_timeout_s=limits.connect_timeout_s,
             close_timeout_s=limits.close_timeout_s,
-            retry_forever=limits.retry_forever,
         )
 
     def _run(self, connection: Connection) -> None:
-        self._tasks.append(asyncio.get_running_loop().create_task(connection.run()))
+        self._tasks[connection] = asyncio.get_running_loop().create_task(
+            connection.run()
+        )
 
     # ── the beat ──────────────────────────────────────────────────────────────────────
 
     def _on_beat(self) -> None:
         """Show that the loop turns, and let time pass for every session."""
         self._beat = asyncio.get_running_loop().call_later(BEAT_S, self._on_beat)
-        self._require().beat(time.monotonic_ns())
+        now_ns = time.monotonic_ns()
+        self._require().beat(now_ns)
         for connection in self._connections:
             connection.tick()
-        self._take_events()
+        self._take()
+        self._gauge()
 
-    def _take_events(self) -> None:
+    def _gauge(self) -> None:
+        """Show the state of the worst connection in the counters."""
+        health = self.health()
+        counters = self._require().counters
+        ages = [h.heartbeat_age_s for h in health if h.heartbeat_age_s is not None]
+        trips = [h.round_trip_ms for h in health if h.round_trip_ms is not None]
+        counters.assign("heartbeat_age_ms", int(max(ages, default=0) * 1000))
+        counters.assign("round_trip_us", int(max(trips, default=0) * 1000))
+        counters.assign("open_connections", sum(h.state in CONNECTED for h in health))
+        counters.assign("failed_connections", sum(h.failed is not None for h in health))
+
+    def _take(self) -> None:
+        """Hand on what the sessions have to tell."""
         for connection in self._connections:
             if connection.session.events:
                 for event in connection.session.take_events():
                     self._tell(event)
+            if connection.session.messages:
+                for message in connection.session.take_messages():
+                    self._deliver(message)
+
+    def _deliver(self, message: object) -> None:
+        if isinstance(message, SystemNotification):
+            self._mark_markets(message)
+        if self._on_message is None:
+            return
+        try:
+            self._on_message(message)
+        except Exception:
+            log.exception("on_message raised")
+
+    def _mark_markets(self, message: SystemNotification) -> None:
+        """Flag the books whose market is closed; only the venue's extension tells."""
+        event, symbols = message.data.event, message.data.symbols
+        if event not in ("start", "open", "close", "halt"):
+            return
+        concerned = set(symbols if isinstance(symbols, list) else self._instruments)
+        if event in ("close", "halt"):
+            self._closed_markets |= concerned
+        else:
+            self._closed_markets -= concerned
+        for connection in self._market_data:
+            self._mark(connection)
+
+    def _mark(self, connection: Connection) -> None:
+        connection.session.mark_markets(self._closed_markets, time.monotonic_ns())
+        connection.flush()
 
     def _tell(self, event: Event) -> None:
         level = LOG_LEVELS.get(event.kind, logging.INFO)
@@ -337,93 +449,14 @@ class FeedHandler:
         self._connections[0].session.sink_error(error)
 
 
-class _Segments:
-    """The shared memory of one feed: two rings, the board and the counters.
-
-    All four are formatted, and the directory of instruments is filled, before the first
-    is published: whoever finds one finds everything.
-    """
-
-    def __init__(self, config: FeedConfig) -> None:
-        self._config = config.shm
-        self._origin = shm.origin()
-        self._owned: list[shm.OwnedSegment] = []
-        capacity, instruments = config.shm.capacity, config.shm.instruments
-        levels = config.shm.board_levels
-        try:
-            self.quotes = Ring(
-                self._create("quotes", Ring.size_for(QUOTE, capacity)),
-                QUOTE,
-                capacity,
-                self._owned[-1].origin,
-                wake=config.shm.wake,
-            )
-            self.trades = Ring(
-                self._create("trades", Ring.size_for(TRADE, capacity)),
-                TRADE,
-                capacity,
-                self._owned[-1].origin,
-                wake=config.shm.wake,
-            )
-            self.board = Board(
-                self._create("board", Board.size_for(instruments, levels)),
-                instruments,
-                levels,
-                self._owned[-1].origin,
-            )
-            self.counters = Counters(
-                self._create(
-                    "counters", Counters.size_for(len(COUNTERS), len(HISTOGRAMS))
-                ),
-                COUNTERS,
-                HISTOGRAMS,
-                self._owned[-1].origin,
-            )
-        except BaseException:
-            self.close()
-            raise
-        self.publisher = Publisher(self.quotes, self.trades, self.board)
-
-    def publish(self) -> None:
-        """Let readers find all of it; the board last, for which a consumer looks."""
-        for segment in sorted(self._owned, key=lambda s: s.path.suffix == ".board"):
-            segment.publish()
-
-    def _create(self, stream: str, size: int) -> Mapping:
-        segment = shm.create(
-            self._config.name,
-            stream,
-            size,
-            mode=self._config.mode,
-            directory=self._config.directory,
-            origin=self._origin,
-        )
-        self._owned.append(segment)
-        return segment.buffer
-
-    @property
-    def utc_offset_ns(self) -> int:
-        """What to add to monotonic time for the times in records."""
-        return self._origin.created_realtime_ns - self._origin.created_monotonic_ns
-
-    def counter_values(self) -> dict[str, int]:
-        """Read the counters as any other process would."""
-        reader = CountersReader(self._owned[-1].buffer)
-        try:
-            return reader.values()
-        finally:
-            reader.release()
-
-    def beat(self, now_ns: int) -> None:
-        """Show readers that the writer's loop turns."""
-        for writer in (self.quotes, self.trades, self.board, self.counters):
-            writer.heartbeat(now_ns)
-
-    def close(self) -> None:
-        """Say goodbye to readers, and remove every trace."""
-        for name in ("quotes", "trades", "board", "counters"):
-            writer = getattr(self, name, None)
-            if writer is not None:
-                writer.release()
-        for segment in self._owned:
-            segment.close()
+def _health(connection: Connection, now_ns: int) -> Health:
+    session = connection.session
+    is_open = session.state in CONNECTED
+    return Health(
+        session.name,
+        connection.state,
+        (now_ns - session.heartbeat_ns) / 1e9 if is_open else None,
+        session.round_trip_ns / 1e6 if session.round_trip_ns else None,
+        connection.attempts,
+        connection.failed,
+    )

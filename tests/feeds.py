@@ -3,12 +3,15 @@
 import json
 from typing import Any
 
+from feedhandler.backoff import Backoff
 from feedhandler.codec import MsgspecCodec
 from feedhandler.counters import Counters, CountersReader
+from feedhandler.reconnect import Reconnect
 from feedhandler.records import Flags
-from feedhandler.session import COUNTERS, HISTOGRAMS, Event, Session, TrackedBook
+from feedhandler.session import Session
 from feedhandler.sink import PythonSink
 from feedhandler.throttle import Throttle
+from feedhandler.tracker import COUNTERS, HISTOGRAMS, Action, Event, TrackedBook
 
 SECOND_NS = 1_000_000_000
 MINUTE_NS = 61 * SECOND_NS
@@ -42,7 +45,10 @@ class Recorder(PythonSink):
 
 
 class Feed:
-    """A Session, its sink, its counters and a clock that moves when it is told to."""
+    """A Session, its sink, its counters and a clock that moves when it is told to.
+
+    The venue answers pings at once, unless *pongs* is false.
+    """
 
     def __init__(
         self,
@@ -50,11 +56,17 @@ class Feed:
         sink: Any = None,
         subscribes: int = 45,
         opened: bool = True,
+        pongs: bool = True,
         **options: Any,
     ) -> None:
+        options.setdefault(
+            "reconnect", Reconnect(Backoff(jitter=0), retry_forever=True)
+        )
         self.sink = Recorder() if sink is None else sink
         self.page = bytearray(Counters.size_for(len(COUNTERS), len(HISTOGRAMS)))
         self.now_ns = START_NS
+        self.pongs = pongs
+        self.pings = 0
         self.session = Session(
             MsgspecCodec(),
             self.sink,
@@ -162,8 +174,12 @@ class Feed:
 
     def _take(self, actions: int) -> int:
         self.wire += [json.loads(message) for message in self.session.take_outbox()]
+        if actions & Action.PING:
+            self.pings += 1
+            if self.pongs:
+                self.session.pong(self.session.ping_payload, self.now_ns)
         self.happened += self.session.take_events()
-        return actions
+        return actions & ~Action.PING
 
     # ── what can be seen ──────────────────────────────────────────────────────────────
 

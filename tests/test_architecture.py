@@ -23,10 +23,11 @@ FLOORS = [
         "protocol",
     },
     {"book", "sync", "sink", "ring", "board", "counters", "shm", "throttle", "backoff"},
-    {"codec", "publisher"},
+    {"codec", "publisher", "authentication", "reconnect"},
+    {"tracker"},
     {"session"},
     {"listener", "venue"},
-    {"connection", "config"},
+    {"connection", "config", "segments"},
     {"handler", "consumer", "consumer_async"},
     {"cli", "demo", "live_table", "shm_table", "testing", "__main__"},
 ]  # fmt: skip

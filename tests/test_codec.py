@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feedhandler.records import Flags
-from feedhandler.session import Action
+from feedhandler.tracker import Action
 from tests.feeds import AAPL, SOUND, TIME_MS, Feed, book, live_feed
 
 CHANNELS = (AAPL, "trades:AAPL", "ticker:AAPL", "candles:AAPL:1m")

@@ -5,12 +5,13 @@ import pytest
 from feedhandler import config
 from feedhandler.config import FeedConfig, Instrument
 from feedhandler.errors import ConfigError
+from feedhandler.protocol.channels import MARKET_DATA
 
 
 def test_the_defaults_are_these():
     feed = FeedConfig()
 
-    assert feed.market_data_url == (
+    assert feed.url_of(MARKET_DATA) == (
         "wss://api.tradingplatform.example.com/ws/market-data"
     )
     assert (feed.publish, feed.resync_interval) == ("every", 0.0)
@@ -35,7 +36,7 @@ def test_a_file_says_everything():
         'channels = ["candles", "orderbook", "ticker"]\nintervals = ["1m", "1w"]\n'
     )
 
-    assert feed.market_data_url == "ws://127.0.0.1:8765/ws/market-data"
+    assert feed.url_of(MARKET_DATA) == "ws://127.0.0.1:8765/ws/market-data"
     assert feed.shm.mode == 0o640
     assert feed.instruments[0].channel_names() == [
         "candles:AAPL:1m",

@@ -10,6 +10,7 @@ import pytest
 
 from feedhandler.backoff import Backoff
 from feedhandler.connection import Connection
+from feedhandler.reconnect import Reconnect
 from feedhandler.records import Flags
 from feedhandler.session import State
 from tests.feeds import AAPL, SOUND, Feed, book
@@ -37,7 +38,8 @@ def run(
     script: Callable[[Peer], Awaitable[Any]], max_message_bytes: int = LIMIT
 ) -> Feed:
     """Let a feed meet *script* once, and return it as it is when both are done."""
-    feed = Feed(AAPL, opened=False)
+    once = Reconnect(Backoff(attempts=0))
+    feed = Feed(AAPL, opened=False, reconnect=once)
     done: list[bool] = []
 
     async def whole(peer: Peer) -> None:
@@ -50,7 +52,6 @@ def run(
                 server.url,
                 feed.session,
                 lambda: feed.happened.extend(feed.session.take_events()),
-                backoff=Backoff(attempts=0),
                 max_message_bytes=max_message_bytes,
                 close_timeout_s=0.2,
             )
@@ -231,7 +232,7 @@ def test_a_peer_that_does_not_answer_our_close_frame_is_left_all_the_same():
 
     feed = run(script)
 
-    assert feed.session.state == State.CLOSED
+    assert feed.session.state == State.FAILED
 
 
 # ── size ──────────────────────────────────────────────────────────────────────────────
@@ -465,7 +466,7 @@ def test_a_close_frame_without_code_or_with_a_bad_reason_ends_the_connection(pay
 
     feed = run(script)
 
-    assert feed.session.state == State.CLOSED
+    assert feed.session.state == State.FAILED
     assert feed.quotes()[-1].flags & Flags.STALE
 
 
@@ -519,7 +520,7 @@ def test_a_connection_that_just_ends_is_1006_and_stale_at_once(how: str):
 
     assert "1006" in feed.reason
     assert feed.quotes()[-1].flags & 3 == Flags.STALE
-    assert feed.session.state == State.CLOSED
+    assert feed.session.state == State.FAILED
 
 
 def test_a_session_that_gives_up_leaves_without_waiting():

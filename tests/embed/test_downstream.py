@@ -39,9 +39,10 @@ FEED = """
     from feedhandler.publisher import Publisher
     from feedhandler.records import QUOTE, TRADE
     from feedhandler.ring import Ring
-    from feedhandler.session import COUNTERS, HISTOGRAMS, Session
+    from feedhandler.session import Session
     from feedhandler.sink import Tee
     from feedhandler.throttle import Throttle
+    from feedhandler.tracker import COUNTERS, HISTOGRAMS
     from strategy import Strategy, record_sizes
 
     with gzip.open(sys.argv[1]) as file:

@@ -15,9 +15,11 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 from feedhandler.backoff import Backoff
 from feedhandler.connection import Connection
 from feedhandler.counters import Counters
-from feedhandler.session import COUNTERS, HISTOGRAMS, Session, State
+from feedhandler.reconnect import Reconnect
+from feedhandler.session import Session, State
 from feedhandler.sink import PythonSink
 from feedhandler.throttle import Throttle
+from feedhandler.tracker import COUNTERS, HISTOGRAMS
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -60,13 +62,13 @@ class EchoConnection(Connection):
             Counters(page, COUNTERS, HISTOGRAMS),
             Throttle(45, MINUTE_NS),
             Throttle(180, MINUTE_NS),
+            reconnect=Reconnect(Backoff(attempts=0)),
         )
         self.listener_type = echo.EchoListener
         super().__init__(
             url,
             session,
             self._happened,
-            backoff=Backoff(attempts=0),
             max_message_bytes=LARGE_BYTES,
         )
 

@@ -14,6 +14,7 @@ import pytest
 from feedhandler.backoff import Backoff
 from feedhandler.connection import Connection
 from feedhandler.protocol.channels import MARKET_DATA
+from feedhandler.reconnect import Reconnect
 from feedhandler.records import Flags
 from feedhandler.session import State
 from feedhandler.venue.connection import CLOSE_DEADLINE_S
@@ -245,7 +246,8 @@ def meet_client(
     **options: Any,
 ) -> Feed:
     """Let *script* be the venue of a feed once; return the feed."""
-    feed = Feed(AAPL, opened=False, **options)
+    once = Reconnect(Backoff(attempts=0))
+    feed = Feed(AAPL, opened=False, reconnect=once, **options)
     done: list[bool] = []
     connection: Connection
 
@@ -260,7 +262,6 @@ def meet_client(
                 server.url,
                 feed.session,
                 lambda: feed.happened.extend(feed.session.take_events()),
-                backoff=Backoff(attempts=0),
             )
             running = asyncio.ensure_future(connection.run())
             while not running.done():
@@ -400,5 +401,5 @@ def test_a_response_without_end_is_left():
 
     feed = meet_client(script, upgrade=False)
 
-    assert feed.session.state == State.CLOSED
+    assert feed.session.state == State.FAILED
     assert sent < 16 << 20

@@ -5,7 +5,8 @@ from picows.picows cimport WSFrame, WSMsgType, WSTransport
 
 from feedhandler.codec cimport Decoded, Inbox, MsgspecCodec
 from feedhandler.listener cimport Listener
-from feedhandler.session cimport Action, Session
+from feedhandler.session cimport Session
+from feedhandler.tracker cimport Action
 
 
 cdef class EchoCodec(MsgspecCodec):
