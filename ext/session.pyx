@@ -605,12 +605,15 @@ cdef class Session(Tracker):
         An id is given to a message that has none. Order operations count *units*;
         *urgent* ones may use what is reserved. Raises NotConnected before the connection
         is open and authenticated, and Throttled, with the time to wait, when the venue's
-        limit has no room. Nothing is kept to be sent later.
+        limit has no room; ValueError for an order without a key, and for an id that is
+        under way. Nothing is kept to be sent later.
         """
         if self.state not in CONNECTED or (self.login and not self.login.is_accepted):
             raise NotConnected(self.name or "a session", State(self.state).name.lower())
         self.now_ns = now_ns
         action = message.__struct_config__.tag
+        if action in ORDER_ACTIONS and self.key is None:
+            raise ValueError(f"{action} on a session without a key")
         throttle = self.throttle_for(action)
         wait_ns = throttle.wait_ns(now_ns, units, urgent)
         if wait_ns:
@@ -628,9 +631,9 @@ cdef class Session(Tracker):
         """Return the limiter of an action's class."""
         if action in ("subscribe", "unsubscribe"):
             return self.subscribe_throttle
-        if action in ORDER_ACTIONS and self.key is not None:
+        if self.key is not None and action in ORDER_ACTIONS:
             return self.key.orders
-        if action == "authenticate" and self.key is not None:
+        if self.key is not None and action == "authenticate":
             return self.key.authentications
         return self.other_throttle
 

@@ -627,7 +627,7 @@ cdef class Tracker(Inbox):
         cdef TrackedBook book
         self.is_late = False
         for book in self.books():
-            if book.quoted and book.sync.in_sync():
+            if book.quoted:
                 self.publish(book, self.now_ns, 0)
                 self.note_live(book)
 

@@ -218,7 +218,7 @@ class Login:
                 return Outcome.ACCEPTED
             code = (data.code if data else None) or ""
             self.reason = message.message or (data.message if data else None) or ""
-            if "success" in said or not said:
+            if ("success" in said or not said) and not code:
                 # Yes and no, or neither: whatever it is, we are not authenticated.
                 self.reason = self.reason or f"status {sorted(said)}"
                 return Outcome.LATER

@@ -136,6 +136,13 @@ class Feed:
             }
         )
 
+    def authenticated(self, **fields: Any) -> int:
+        """Answer the last authenticate: yes, unless *fields* say otherwise."""
+        request = next(m for m in self.wire[::-1] if m["action"] == "authenticate")
+        answer = {"status": "success", "data": {"status": "success"}} | fields
+        stamps = {"timestamp": TIME_MS, "id": request["id"]}
+        return self.receive({"type": "auth_response"} | stamps | answer)
+
     def refuse(
         self,
         code: str,
@@ -185,6 +192,7 @@ class Feed:
 
     def sent(self) -> list[dict[str, Any]]:
         """What was put on the wire since the last call."""
+        self._take(0)
         taken, self.wire = self.wire, []
         return taken
 
@@ -193,13 +201,22 @@ class Feed:
         return [
             (message["action"], message["data"]["channels"])
             for message in self.sent()
-            if message["action"] != "pong"
+            if message["action"] in ("subscribe", "unsubscribe")
         ]
 
     def events(self, *kinds: str) -> list[Event]:
         """What happened since the last call, as far as it is of *kinds*."""
         taken, self.happened = self.happened, []
         return [event for event in taken if not kinds or event.kind in kinds]
+
+    def ends(self) -> list[Event]:
+        """The events of connections that ended, and what follows."""
+        self._take(0)
+        return self.events("closed", "reconnect", "failed")
+
+    def failures(self) -> list[Event]:
+        self._take(0)
+        return self.events("failed")
 
     def quotes(self) -> list[Any]:
         """The quotes given to the sink since the last call."""
