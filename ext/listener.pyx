@@ -242,6 +242,7 @@ cdef class Listener(WSListener):
         self.closing = True
         self.closing_ns = monotonic_ns()
         self.session.closing(self.closing_ns)
+        self.flush_sink()
 
     def is_overdue(self, int64_t timeout_ns) -> bool:
         """Tell whether the close handshake has taken *timeout_ns* or more."""

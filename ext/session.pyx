@@ -195,10 +195,11 @@ cdef class Session(Tracker):
         return self.collect(now_ns)
 
     def closing(self, int64_t now_ns):
-        """Note that we began to close."""
+        """Note that we began to close: nothing that still comes is used."""
         self.now_ns = now_ns
         if self.state in CONNECTED:
             self.move("closing")
+            self.distrust()
 
     def end(self, int64_t now_ns):
         """Note that no further connection is wanted; the host closes this one."""

@@ -800,13 +800,17 @@ cdef class Tracker(Inbox):
 
     def give_up(self, str reason) -> int:
         """Ask the host to end this connection."""
-        cdef TrackedBook book
         self.close_reason = reason
         self.actions |= Action.CLOSE
+        self.distrust()
+        return self.actions
+
+    def distrust(self):
+        """Flag every book STALE: whatever comes is not used any more."""
+        cdef TrackedBook book
         for book in self.books():
             book.sync.lost()
             self.degrade(book, False)
-        return self.actions
 
     def take_events(self) -> list:
         """Return what happened since the last call, in order."""

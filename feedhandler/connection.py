@@ -7,6 +7,7 @@ is the Session's business.
 import asyncio
 import contextlib
 import logging
+import math
 import ssl
 import time
 import warnings
@@ -178,18 +179,21 @@ class Connection:
         if self._listener is not None:
             self._listener.flush()
 
-    async def close(self) -> None:
-        """Close with 1000 and wait for the venue's answer, but not for long."""
+    async def close(self, most_s: float = math.inf) -> None:
+        """Close with 1000 and wait for the venue's answer, but not for long.
+
+        No longer than *most_s*, if that is less than the connection's own time.
+        """
         self.session.end(time.monotonic_ns())
         self._stop.set()
         if self._listener is not None:
-            await self._finish(self._listener)
+            await self._finish(self._listener, most_s)
 
-    async def _finish(self, listener: Listener) -> None:
+    async def _finish(self, listener: Listener, most_s: float = math.inf) -> None:
         listener.begin_close(1000, "")
         try:
             await asyncio.wait_for(
-                asyncio.shield(listener.closed), self._close_timeout_s
+                asyncio.shield(listener.closed), min(self._close_timeout_s, most_s)
             )
         except TimeoutError:
             listener.abort()

@@ -30,6 +30,8 @@ log = logging.getLogger("feedhandler")
 
 BEAT_S = 0.1
 LIVE_POLL_S = 0.002
+# For the venue to answer our close frames; the whole end takes less than 2 s.
+STOP_S = 1.5
 WINDOW_NS = 61_000_000_000
 # Connection logs its attempts and its end by itself, with the URL.
 LOG_LEVELS = {
@@ -92,6 +94,12 @@ class FeedHandler:
         self._on_event = on_event
         self._on_message = on_message
         self._secret = secret
+        self._beat: asyncio.TimerHandle | None = None
+        self._segments: Segments | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """Know of no connection: before the start, and before another one."""
         self._key: ApiKey | None = None
         self._market_data: list[Connection] = []
         self._private: list[Connection] = []
@@ -100,8 +108,6 @@ class FeedHandler:
         self._owners: dict[str, Connection] = {}
         self._books: dict[str, TrackedBook] = {}
         self._closed_markets: set[str] = set()
-        self._beat: asyncio.TimerHandle | None = None
-        self._segments: Segments | None = None
 
     # ── life ──────────────────────────────────────────────────────────────────────────
 
@@ -109,6 +115,7 @@ class FeedHandler:
         """Create the segments and begin to connect; returns before anything is live."""
         if self._segments is not None:
             raise RuntimeError("the feed was started already")
+        self._forget()
         self._segments = Segments(**self.config.shm.options())
         try:
             for instrument in self.config.instruments:
@@ -129,7 +136,7 @@ class FeedHandler:
         if self._beat is not None:
             self._beat.cancel()
             self._beat = None
-        await asyncio.gather(*(connection.close() for connection in self._connections))
+        await asyncio.gather(*(c.close(STOP_S) for c in self._connections))
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.diagram import diagram
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "feedhandler"
 
@@ -171,3 +173,8 @@ def test_nothing_weakens_tls_or_compares_secrets_by_equality():
     assert "CERT_NONE" not in text
     assert "check_hostname = False" not in text
     assert not re.search(r"signature\s*[=!]=|[=!]=\s*signature", text)
+
+
+def test_the_states_of_a_session_are_drawn_from_its_table():
+    """After a change of the table: python -m tests.diagram"""
+    assert diagram() in (ROOT / "ARCHITECTURE.md").read_text()

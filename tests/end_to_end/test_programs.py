@@ -118,6 +118,47 @@ def test_a_signal_ends_a_feed_cleanly_within_two_seconds(number: int):
         assert left_behind(name) == []
 
 
+@pytest.mark.req("EX-04", "F-91")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_a_feed_at_once(number: int):
+    """The venue answers no close frame: the first one would take 1.5 s."""
+    name = unique("twice")
+    with (
+        venue() as (server, url),
+        program(*run_feed(url, name)) as feed,
+        attached(name) as market,
+    ):
+        until(lambda: market.is_live("AAPL"), "a live book")
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            began = time.monotonic()
+            feed.process.send_signal(number)
+            until(lambda: not market.is_live("AAPL"), "the feed to begin to end")
+            assert feed.process.poll() is None
+            code = feed.end(number)
+            assert time.monotonic() - began < 1.0
+            assert code == 128 + number
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.req("EX-04")
+def test_a_venue_that_answers_no_close_frame_is_left_within_two_seconds():
+    name = unique("mute")
+    with venue() as (server, url), program(*run_feed(url, name)) as feed:
+        with attached(name) as market:
+            until(lambda: market.is_live("AAPL"), "a live book")
+            server.process.send_signal(signal.SIGSTOP)
+            try:
+                began = time.monotonic()
+                assert feed.end() == 0
+                assert time.monotonic() - began < 2.0
+                assert market.status().state == "CLOSED"
+            finally:
+                server.process.send_signal(signal.SIGCONT)
+        assert left_behind(name) == []
+
+
 def test_a_killed_feed_is_dead_to_its_readers_and_its_successor_takes_over():
     name = unique("dead")
     with venue() as (_, url):
