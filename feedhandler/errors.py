@@ -21,6 +21,8 @@ Errors carry their numbers as attributes. A caller's mistake is a ``ValueError``
 ``TypeError``, never one of these.
 """
 
+from feedhandler.printable import printable
+
 __all__ = [
     "ConfigError",
     "ConnectionFailed",
@@ -56,7 +58,7 @@ class ConnectionFailed(FeedError):
 
     def __init__(self, url: str, reason: str, attempts: int = 0) -> None:
         tries = f" after {attempts} attempts" if attempts else ""
-        super().__init__(f"connection to {url} failed{tries}: {reason}")
+        super().__init__(f"connection to {url} failed{tries}: {printable(reason)}")
         self.url = url
         self.reason = reason
         self.attempts = attempts
@@ -98,7 +100,7 @@ class RequestFailed(FeedError):
         request_id: str | None = None,
         retry_after: int | None = None,
     ) -> None:
-        super().__init__(f"{code}: {message}")
+        super().__init__(printable(f"{code}: {message}"))
         self.code = code
         self.message = message
         self.request_id = request_id

@@ -19,6 +19,7 @@ FLOORS = [
         "futex",
         "segment",
         "records",
+        "printable",
         "secret",
         "settings",
         "embed",
