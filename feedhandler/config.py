@@ -1,6 +1,8 @@
 """The client's configuration: TOML into frozen Structs; its only defaults."""
 
 import ipaddress
+import json
+import re
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
@@ -14,6 +16,7 @@ from feedhandler.protocol.channels import (
     format_channel,
     is_symbol,
 )
+from feedhandler.secret import MASK, shorten
 from feedhandler.settings import convert, decode_toml, read_toml
 
 __all__ = [
@@ -24,6 +27,7 @@ __all__ = [
     "Limits",
     "Loop",
     "Shm",
+    "as_toml",
     "as_values",
     "build",
     "load",
@@ -53,6 +57,20 @@ class Credentials(_Section, frozen=True):
 
     api_key: str = ""
     secret_file: str = ""
+    """Its first line is the secret; only its owner may read it."""
+
+    def __repr__(self) -> str:
+        """Show the beginning of the key."""
+        return (
+            f"Credentials(api_key={shorten(self.api_key)!r}, "
+            f"secret_file={self.secret_file!r})"
+        )
+
+    __str__ = __repr__
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show the same to a pretty printer."""
+        return [("api_key", shorten(self.api_key)), ("secret_file", self.secret_file)]
 
 
 class Account(_Section, frozen=True):
@@ -147,6 +165,8 @@ class FeedConfig(_Section, frozen=True):
 
     url: str = "wss://api.tradingplatform.example.com"
     """The venue's base URL; the endpoints' paths are added to it."""
+    ca_file: str = ""
+    """Certificates, in PEM, that are trusted instead of the system's; for wss://."""
     credentials: Credentials = Credentials()
     account: Account = Account()
     shm: Shm = Shm()
@@ -186,8 +206,12 @@ class FeedConfig(_Section, frozen=True):
 
 def _check_url(url: str, allow_plaintext: bool) -> None:
     scheme, name = _scheme_and_host(url)
+    # What stands before an @ may be a password.
+    shown = re.sub("//[^/]*@", f"//{MASK}@", url)
     if scheme not in ("ws", "wss") or not name:
-        raise ValueError(f"url {url!r} is not ws://… or wss://…")
+        raise ValueError(f"url {shown!r} is not ws://… or wss://…")
+    if shown != url:
+        raise ValueError(f"url {shown!r} has a user, which the venue has no use for")
     loopback = name == "localhost" or _is_loopback_address(name)
     if scheme == "ws" and not loopback and not allow_plaintext:
         raise ValueError(
@@ -232,3 +256,29 @@ def as_values(config: FeedConfig) -> dict[str, Any]:
 def build(values: dict[str, Any]) -> FeedConfig:
     """Make a FeedConfig from plain values, checked as a file would be."""
     return convert(values, FeedConfig, "configuration")
+
+
+def as_toml(config: FeedConfig) -> str:
+    """Write a FeedConfig as the file that says the same, with every default."""
+    values = as_values(config)
+    tables = {key: value for key, value in values.items() if isinstance(value, dict)}
+    instruments = values.pop("instruments")
+    plain = {key: value for key, value in values.items() if key not in tables}
+    if not instruments:
+        plain["instruments"] = []
+    blocks = [("", plain), *((f"[{key}]", value) for key, value in tables.items())]
+    blocks += [("[[instruments]]", instrument) for instrument in instruments]
+    return "\n".join(_toml_block(heading, block) for heading, block in blocks)
+
+
+def _toml_block(heading: str, values: dict[str, Any]) -> str:
+    lines = [heading] if heading else []
+    lines += [f"{key} = {_toml(key, value)}" for key, value in values.items()]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _toml(key: str, value: Any) -> str:
+    """Write a value; JSON's text, lists, numbers and booleans are TOML's too."""
+    if key == "mode" and isinstance(value, int):
+        return f"{value:#o}"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,11 +1,18 @@
 """The client's configuration: defaults, and errors that name the key."""
 
+import json
+import tomllib
+
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from feedhandler import config
-from feedhandler.config import FeedConfig, Instrument
+from feedhandler.config import Credentials, FeedConfig, Instrument, Limits, Shm
 from feedhandler.errors import ConfigError
 from feedhandler.protocol.channels import MARKET_DATA
+from tests.secrets_scan import pretty
 
 
 def test_the_defaults_are_these():
@@ -50,7 +57,7 @@ def test_a_file_says_everything():
 @pytest.mark.parametrize(
     ("text", "key", "words"),
     [
-        ("nonsense = 1", "nonsense", "unknown key; expected url, credentials"),
+        ("nonsense = 1", "nonsense", "unknown key; expected url, ca_file, cred"),
         ("[shm]\nnam = 'x'", "shm.nam", "unknown key; expected name, capacity"),
         ("[[instruments]]\nsymbol = 'A'\ndepht = 3", "instruments[0].depht", "depth"),
         ("[[instruments]]\ndepth = 3", "instruments[0].symbol", "missing"),
@@ -92,7 +99,8 @@ def test_a_mistake_names_its_key_and_what_was_expected(text, key, words):
         ("url = 'ws://'", "ws://"),
         ("url = 'ws://10.0.0.1'", "plaintext"),
         ("url = 'ws://127.evil.example'", "plaintext"),
-        ("url = 'ws://user@evil.example'", "plaintext"),
+        ("url = 'ws://user@evil.example'", "has a user"),
+        ("url = 'wss://user:password@venue.example'", "//\\*\\*\\*@venue.example"),
         ("url = 'ws://evil.example?@localhost'", "ws://"),
         ("url = 'ws://evil.example#@localhost'", "ws://"),
         ("url = 'ws://evil.example\\\\@localhost'", "ws://"),
@@ -127,6 +135,35 @@ def test_plaintext_elsewhere_must_be_asked_for():
     feed = config.build({"url": "ws://10.0.0.1", "allow_plaintext": True})
 
     assert feed.allow_plaintext
+
+
+@given(
+    st.builds(
+        FeedConfig,
+        ca_file=st.text(),
+        credentials=st.builds(Credentials, api_key=st.text(), secret_file=st.text()),
+        shm=st.builds(Shm, name=st.text(), mode=st.sampled_from([0o600, 0o640])),
+        limits=st.builds(Limits, connect_timeout_s=st.floats(0, 86_400)),
+        instruments=st.sampled_from([(), (Instrument(symbol="A"),)]),
+    )
+)
+def test_what_is_written_as_toml_says_the_same(feed: FeedConfig):
+    assert config.parse(config.as_toml(feed)) == feed
+
+
+def test_every_key_is_written():
+    feed = FeedConfig(instruments=(Instrument(symbol="A"), Instrument(symbol="B")))
+
+    assert tomllib.loads(config.as_toml(feed)) == json.loads(msgspec.json.encode(feed))
+
+
+@pytest.mark.req("SEC-05")
+def test_a_configuration_shows_the_beginning_of_its_key():
+    feed = FeedConfig(credentials=Credentials(api_key="0123456789", secret_file="f"))
+
+    for shown in (repr(feed), str(feed.credentials), pretty(feed)):
+        assert "0123…" in shown
+        assert "012345" not in shown
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path):

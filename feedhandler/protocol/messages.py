@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
+from feedhandler.secret import MASK, shorten
+
 __all__ = [
     "AccountUpdate",
     "AccountUpdateData",
@@ -481,6 +483,23 @@ class AuthenticateData(Struct):
     api_key: str
     signature: str
     timestamp: int
+
+    def __repr__(self) -> str:
+        """Show neither the key nor the signature."""
+        return (
+            f"AuthenticateData(api_key={shorten(self.api_key)!r}, "
+            f"signature={MASK!r}, timestamp={self.timestamp})"
+        )
+
+    __str__ = __repr__
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show the same to a pretty printer."""
+        return [
+            ("api_key", shorten(self.api_key)),
+            ("signature", MASK),
+            ("timestamp", self.timestamp),
+        ]
 
 
 class Authenticate(

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 from feedhandler.protocol.codes import ErrorCode
 from feedhandler.protocol.limits import RateClass
 from feedhandler.protocol.signature import sign
-from feedhandler.secret import Secret
+from feedhandler.secret import Secret, shorten
 from feedhandler.venue.config import LimitsConfig
 from feedhandler.venue.limits import NS_PER_S, WINDOW_S, RateLimiter, SlidingLog
 
@@ -32,6 +32,10 @@ class Key(NamedTuple):
     api_key: str
     secret: Secret
     account_id: str
+
+    def __repr__(self) -> str:
+        """Show the beginning of it."""
+        return f"Key({shorten(self.api_key)!r}, account_id={self.account_id!r})"
 
 
 class Denied(Exception):

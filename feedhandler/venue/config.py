@@ -18,6 +18,7 @@ from feedhandler.protocol.limits import (
     SUBSCRIPTIONS_PER_CONNECTION,
     RateClass,
 )
+from feedhandler.secret import MASK, shorten
 from feedhandler.settings import convert, read_toml
 
 __all__ = [
@@ -46,7 +47,6 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 Amount = str | int
 MOST = 10**18
 CURRENCIES = ("USD", "EUR", "GBP", "JPY", "CHF", "USDT", "USDC")
-HIDDEN = "***"
 DEMO_KEY = "demo-key"
 DEMO_CASH, DEMO_COINS, DEMO_SHARES = 1_000_000, 10, 10_000
 
@@ -283,8 +283,9 @@ class AccountConfig(
 
     def __repr__(self) -> str:
         """Show everything but the secret."""
-        shown = f"secret={HIDDEN!r}, " if self.secret else ""
-        return f"AccountConfig(id={self.id!r}, api_key={self.api_key[:4]!r}…, {shown}…)"
+        secret = f"secret={MASK!r}, " if self.secret else ""
+        key = shorten(self.api_key)
+        return f"AccountConfig(id={self.id!r}, api_key={key!r}, {secret}…)"
 
     __str__ = __repr__
 
