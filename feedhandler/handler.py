@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import ssl
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -22,6 +21,7 @@ from feedhandler.segments import Segments
 from feedhandler.session import CONNECTED, Session, State
 from feedhandler.sink import Sink, Tee
 from feedhandler.throttle import Throttle
+from feedhandler.tls import client_context
 from feedhandler.tracker import Event, TrackedBook
 
 __all__ = ["FeedHandler"]
@@ -368,7 +368,7 @@ class FeedHandler:
             config.url_of(endpoint),
             session,
             self._take,
-            ssl_context=ssl.create_default_context() if secure else None,
+            ssl_context=client_context(config.ca_file) if secure else None,
             max_message_bytes=limits.max_message_bytes,
             connect_timeout_s=limits.connect_timeout_s,
             close_timeout_s=limits.close_timeout_s,

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -114,17 +115,21 @@ class Peer:
 
 
 class Server:
-    """Run *script* for every client; *url* is where."""
+    """Run *script* for every client; *url* is where, and *base_url* without a path."""
 
     def __init__(
-        self, script: Callable[[Peer], Awaitable[None]], upgrade: bool = True
+        self,
+        script: Callable[[Peer], Awaitable[None]],
+        upgrade: bool = True,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._script = script
         self._upgrade = upgrade
+        self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
         self.connections = 0
         self.errors: list[BaseException] = []
-        self.url = ""
+        self.url = self.base_url = ""
 
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -149,9 +154,12 @@ class Server:
             self._tasks.discard(task)
 
     async def __aenter__(self) -> "Server":
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(
+            self._serve, "127.0.0.1", 0, ssl=self._tls
+        )
         port = self._server.sockets[0].getsockname()[1]
-        self.url = f"ws://127.0.0.1:{port}/ws/market-data"
+        self.base_url = f"ws{'s' if self._tls else ''}://127.0.0.1:{port}"
+        self.url = f"{self.base_url}/ws/market-data"
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -30,7 +30,7 @@ FLOORS = [
     {"tracker"},
     {"session"},
     {"listener", "venue"},
-    {"connection", "config", "segments"},
+    {"connection", "config", "segments", "tls"},
     {"handler", "consumer", "consumer_async"},
     {"cli", "demo", "live_table", "shm_table", "testing", "__main__"},
 ]  # fmt: skip
@@ -171,11 +171,24 @@ def test_no_module_but_the_shells_reads_a_clock():
 def test_nothing_weakens_tls_or_compares_secrets_by_equality():
     text = "\n".join(path.read_text() for path in sources())
 
-    assert "CERT_NONE" not in text
-    assert "check_hostname = False" not in text
+    assert not re.search("CERT_(NONE|OPTIONAL)|verify_mode|_unverified_", text)
+    assert not re.search(
+        r"check_hostname\s*=|load_default_certs|keylog.*=\s*[^N ]", text
+    )
     assert not re.search(r"signature\s*[=!]=|[=!]=\s*signature", text)
 
 
 def test_the_states_of_a_session_are_drawn_from_its_table():
     """After a change of the table: python -m tests.diagram"""
     assert diagram() in (ROOT / "ARCHITECTURE.md").read_text()
+
+
+@pytest.mark.req("SEC-01")
+def test_contexts_of_tls_are_made_in_one_place_for_each_side():
+    making = {
+        module_of(path)
+        for path in sources()
+        if re.search(r"create_default_context\(|SSLContext\(", path.read_text())
+    }
+
+    assert making == {"tls", "venue.server"}

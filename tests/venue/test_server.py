@@ -8,7 +8,6 @@ import ssl
 import struct
 import subprocess
 import sys
-import warnings
 from itertools import pairwise
 from pathlib import Path
 
@@ -38,6 +37,7 @@ from feedhandler.venue.config import (
 from feedhandler.venue.journal import Journal
 from feedhandler.venue.limits import NS_PER_S
 from feedhandler.venue.server import Venue
+from tests.certificates import only_tls_1_1, self_signed
 from tests.clients import authenticated, connected, eventually, log_in, serve
 
 SMALL = Path(__file__).parent.parent / "data" / "engine.jsonl.gz"
@@ -868,14 +868,7 @@ def test_browsers_and_programs_are_served_alike():
 @pytest.fixture
 def certificate(tmp_path):
     """A certificate for 127.0.0.1 and its key."""
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-nodes", "-days", "1"]
-    command += ["-pkeyopt", "ec_paramgen_curve:prime256v1", "-subj", "/CN=venue"]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1"]
-    command += ["-keyout", str(key), "-out", str(cert)]
-    subprocess.run(command, check=True, capture_output=True)
-    key.chmod(0o600)
-    return cert, key
+    return tuple(map(Path, self_signed(tmp_path)))
 
 
 @pytest.mark.req("EP-05", "SEC-02")
@@ -889,12 +882,7 @@ def test_the_venue_speaks_tls_1_2_or_later(certificate):
         used = client.transport.underlying_transport.get_extra_info("ssl_object")
         with pytest.raises(ssl.SSLCertVerificationError):
             await connected(venue, TRADING)
-        old = ssl.create_default_context(cafile=cert)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            old.minimum_version = ssl.TLSVersion.TLSv1
-            old.maximum_version = ssl.TLSVersion.TLSv1_1
-        old.set_ciphers("ALL:@SECLEVEL=0")
+        old = only_tls_1_1(ssl.create_default_context(cafile=cert))
         with pytest.raises((ssl.SSLError, ConnectionError)):
             await connected(venue, TRADING, ssl_context=old)
 
