@@ -11,11 +11,18 @@ import json
 import logging
 import math
 import os
+import re
 import signal
 import sys
 from collections.abc import Coroutine, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from feedhandler.credentials import (
+    KEY_VARIABLE,
+    SECRET_VARIABLE,
+    find_key,
+    find_secret,
+)
 from feedhandler.errors import (
     ConfigError,
     ConnectionFailed,
@@ -23,6 +30,8 @@ from feedhandler.errors import (
     RingAbsent,
     RingError,
 )
+from feedhandler.printable import printable
+from feedhandler.secret import shorten
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,26 +39,25 @@ if TYPE_CHECKING:
 
     from feedhandler.config import FeedConfig
     from feedhandler.consumer import MarketData
+    from feedhandler.secret import Secret
     from feedhandler.venue.config import VenueConfig
 
 __all__ = ["main"]
 
+log = logging.getLogger("feedhandler.cli")
+
 DONE, FAILURE, USAGE, CONNECTION, MEMORY, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 CHANNELS = ("orderbook", "trades", "ticker", "candles")
-SECRET_VARIABLE = "FEEDHANDLER_VENUE_SECRET"
+VENUE_VARIABLE = "FEEDHANDLER_VENUE_SECRET"
 WAIT_S = 0.1
+HIDDEN = "…"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; errors are one line on stderr."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(
-        level=options.log_level.upper(),
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
-    logging.getLogger("picows").setLevel(logging.ERROR)
+    _log_to_stderr(options.log_level)
     try:
         return int(options.command(options))
     except KeyboardInterrupt:
@@ -70,12 +78,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _complain(error: BaseException, code: int) -> int:
     text = error.strerror if isinstance(error, OSError) and error.strerror else error
-    print(f"feedhandler: {text}", file=sys.stderr)
+    print(f"feedhandler: {printable(str(text))}", file=sys.stderr)
     return code
 
 
+class _OneLine(logging.Formatter):
+    """Escapes what a message has from the wire, so that nobody forges a line."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+
+def _log_to_stderr(level: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+    logging.getLogger("picows").setLevel(logging.ERROR)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Takes whole names only, so that no --secret turns into a --secret-file."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, without a value that came in vain: it may be a secret."""
+        message = re.sub(
+            "(unrecognized arguments: (?:--[a-z-]++[ =]?)?+|explicit argument ).+",
+            rf"\1{HIDDEN}",
+            message,
+            flags=re.DOTALL,
+        )
+        super().error(message)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="feedhandler",
         description="Low-latency WebSocket feed handler and reference venue.",
     )
@@ -92,14 +132,11 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(command=_demo)
 
     run = commands.add_parser("run", help="run a feed handler")
-    run.add_argument("--config", metavar="FILE", help="a feed's TOML file")
-    run.add_argument("--url", help="the venue's base URL, such as ws://127.0.0.1:8765")
-    run.add_argument("--symbol", action="append", default=[], metavar="SYMBOL")
-    run.add_argument("--depth", type=int, help="order-book levels (default: 10)")
-    run.add_argument("--channel", action="append", choices=CHANNELS, default=[])
-    run.add_argument("--shm", metavar="NAME", help="name of the feed (default: md)")
-    run.add_argument("--retry-forever", action="store_true")
+    _add_feed_options(run)
     run.set_defaults(command=_run)
+
+    configuration = commands.add_parser("config", help="look at a configuration")
+    _add_config_commands(configuration.add_subparsers(required=True, metavar="COMMAND"))
 
     venue = commands.add_parser("venue", help="run the reference venue")
     venue.add_argument("--config", metavar="FILE", help="venue.toml")
@@ -128,6 +165,40 @@ def _parser() -> argparse.ArgumentParser:
     segments = commands.add_parser("shm", help="list, inspect and remove segments")
     _add_shm_commands(segments.add_subparsers(required=True, metavar="COMMAND"))
     return parser
+
+
+def _add_feed_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--config", metavar="FILE", help="a feed's TOML file")
+    command.add_argument(
+        "--url", help="the venue's base URL: wss://… or ws://127.0.0.1"
+    )
+    command.add_argument("--symbol", action="append", default=[], metavar="SYMBOL")
+    command.add_argument("--depth", type=int, help="order-book levels (default: 10)")
+    command.add_argument("--channel", action="append", choices=CHANNELS, default=[])
+    command.add_argument("--shm", metavar="NAME", help="name of the feed (default: md)")
+    command.add_argument("--retry-forever", action="store_true")
+    command.add_argument(
+        "--api-key", metavar="KEY", help="or the variable FEEDHANDLER_API_KEY"
+    )
+    # Never the secret itself: everybody on the machine can list arguments.
+    secret = command.add_mutually_exclusive_group()
+    secret.add_argument(
+        "--secret-file",
+        metavar="FILE",
+        help="of mode 0600, with the key's secret; or FEEDHANDLER_API_SECRET",
+    )
+    secret.add_argument(
+        "--secret-stdin", action="store_true", help="the secret comes by a pipe"
+    )
+
+
+def _add_config_commands(commands: Any) -> None:
+    show = commands.add_parser(
+        "show",
+        help="the configuration that run would have with these options, as TOML",
+    )
+    _add_feed_options(show)
+    show.set_defaults(command=_config_show)
 
 
 def _add_shm_commands(commands: Any) -> None:
@@ -165,6 +236,7 @@ def _run(options: argparse.Namespace) -> int:
     from feedhandler.handler import FeedHandler
 
     config = _feed_config(options)
+    options.secret = _secret(options, config)
     if not config.instruments:
         raise ConfigError("no instruments: give --symbol, or [[instruments]] in a file")
     if config.loop.cpu >= 0:
@@ -188,7 +260,17 @@ def _run(options: argparse.Namespace) -> int:
     return _until_signal(feed)
 
 
+def _secret(options: argparse.Namespace, config: "FeedConfig") -> "Secret | None":
+    return find_secret(
+        config.credentials.api_key,
+        config.credentials.secret_file,
+        os.environ,
+        sys.stdin.buffer if options.secret_stdin else None,
+    )
+
+
 def _feed_config(options: argparse.Namespace) -> "FeedConfig":
+    """Put options over the file, and the file over the environment."""
     from feedhandler import config
 
     loaded = config.load(options.config) if options.config else None
@@ -199,6 +281,11 @@ def _feed_config(options: argparse.Namespace) -> "FeedConfig":
         values.setdefault("shm", {})["name"] = options.shm
     if options.retry_forever:
         values.setdefault("limits", {})["retry_forever"] = True
+    credentials = values.setdefault("credentials", {})
+    if options.secret_file:
+        credentials["secret_file"] = options.secret_file
+    given = options.api_key or credentials.get("api_key", "")
+    credentials["api_key"] = find_key(given, os.environ)
     if options.symbol:
         chosen: dict[str, Any] = {}
         if options.depth is not None:
@@ -209,6 +296,15 @@ def _feed_config(options: argparse.Namespace) -> "FeedConfig":
             {"symbol": symbol, **chosen} for symbol in dict.fromkeys(options.symbol)
         ]
     return config.build(values)
+
+
+def _config_show(options: argparse.Namespace) -> int:
+    from feedhandler import config
+
+    values = config.as_values(_feed_config(options))
+    values["credentials"]["api_key"] = shorten(values["credentials"]["api_key"])
+    print(config.as_toml(config.build(values)), end="")
+    return DONE
 
 
 # ── venue ─────────────────────────────────────────────────────────────────────────────
@@ -253,7 +349,7 @@ def _with_account(config: "VenueConfig") -> tuple["VenueConfig", str]:
 
     if config.accounts:
         return config, ""
-    secret = os.environ.get(SECRET_VARIABLE, "")
+    secret = os.environ.get(VENUE_VARIABLE, "")
     config = with_demo_account(config, secret)
     return config, "" if secret else config.accounts[0].secret
 
@@ -352,7 +448,7 @@ def _text(record: "np.void", symbols: list[str]) -> str:
         )
         return f"{fields['symbol']:<12} {fields['sequence']:>10} {sides} {flags}"
     return (
-        f"{fields['symbol']:<12} {fields['trade_id']:<16} "
+        f"{fields['symbol']:<12} {printable(fields['trade_id']):<16} "
         f"{_number(fields['size']):>12} @ {_number(fields['price']):<12} {flags}"
     )
 
@@ -407,6 +503,9 @@ def _shm_rm(options: argparse.Namespace) -> int:
 def _demo(options: argparse.Namespace) -> int:
     from feedhandler.demo import demo
 
+    # Its venue is its own, and nobody's account is known there.
+    for variable in (KEY_VARIABLE, SECRET_VARIABLE):
+        os.environ.pop(variable, None)
     return demo(options.seconds)
 
 
@@ -419,6 +518,7 @@ def _until_signal(work: Any) -> int:
 
     async def supervise() -> int:
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_log_unawaited)
         stop = asyncio.Event()
         interrupted: list[int] = []
 
@@ -435,6 +535,22 @@ def _until_signal(work: Any) -> int:
         return INTERRUPTED if signal.SIGINT in interrupted else code
 
     return uvloop.run(supervise())
+
+
+def _log_unawaited(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what a loop tells of an error; who awaits a connection knows of his already.
+
+    A peer that hangs up in a TLS handshake comes as a class, which is no traceback.
+    """
+    error = context.get("exception")
+    ours = isinstance(error, Exception) and not isinstance(error, OSError)
+    log.log(
+        logging.ERROR if ours else logging.DEBUG,
+        "%s error=%r",
+        context.get("message"),
+        error,
+        exc_info=error if ours else None,
+    )
 
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ FLOORS = [
     {"tracker"},
     {"session"},
     {"listener", "venue"},
-    {"connection", "config", "segments", "tls"},
+    {"connection", "config", "credentials", "segments", "tls"},
     {"handler", "consumer", "consumer_async"},
     {"cli", "demo", "live_table", "shm_table", "testing", "__main__"},
 ]  # fmt: skip
@@ -192,3 +192,14 @@ def test_contexts_of_tls_are_made_in_one_place_for_each_side():
     }
 
     assert making == {"tls", "venue.server"}
+
+
+@pytest.mark.req("SEC-03", "SEC-25")
+def test_the_environment_is_read_by_programs_alone():
+    reading = {
+        module_of(path)
+        for path in sources()
+        if re.search(r"os\.environ|getenv|getproxies|trust_env", path.read_text())
+    }
+
+    assert reading == {"cli", "venue.server"}

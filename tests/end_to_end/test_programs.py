@@ -1,5 +1,6 @@
 """The commands, as a user runs them: two terminals, a killed process, a wrong key."""
 
+import asyncio
 import json
 import re
 import signal
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from feedhandler.consumer import attach
+from feedhandler.credentials import SECRET_VARIABLE
+from tests.certificates import authority, issued
 from tests.end_to_end.processes import (
     Program,
     attached,
@@ -21,6 +24,7 @@ from tests.end_to_end.processes import (
     until,
     venue,
 )
+from tests.rawpeer import Peer, Server
 
 
 def feedhandler(*arguments: str, seconds: float = 30.0) -> subprocess.CompletedProcess:
@@ -44,7 +48,11 @@ def one_line(text: str) -> bool:
 # ── the demo ──────────────────────────────────────────────────────────────────────────
 
 
-def test_the_demo_runs_three_processes_and_leaves_nothing_behind():
+def test_the_demo_runs_three_processes_and_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    # Of whoever looks at it: the venue of the demo knows no account of his.
+    monkeypatch.setenv(SECRET_VARIABLE, "somebody's secret")
     with program("demo", "--seconds", "3") as demo:
         assert demo.process.stdout is not None
         summary = demo.process.stdout.read()
@@ -266,6 +274,62 @@ def test_a_venue_that_is_not_there_ends_in_exit_code_3(tmp_path: Path):
     assert "after 4 attempts" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert left_behind(name) == []
+
+
+def impatient(tmp_path: Path, url: str, *more: str) -> str:
+    """A configuration that gives up at once."""
+    config = tmp_path / "feed.toml"
+    lines = [
+        f'url = "{url}"', *more, f'[shm]\nname = "{unique("secure")}"\ncapacity = 64',
+        "[limits]\nreconnect_base_s = 0.001\nreconnect_attempts = 1",
+        '[[instruments]]\nsymbol = "AAPL"\n',
+    ]  # fmt: skip
+    config.write_text("\n".join(lines))
+    return str(config)
+
+
+@pytest.mark.req("F-04", "EP-05", "SEC-01")
+def test_a_feed_over_tls_trusts_the_named_authority_and_no_other(tmp_path: Path):
+    ours = authority(tmp_path)
+    cert, key = issued(tmp_path, "venue", ours)
+    with venue("--cert", cert, "--key", key) as (_, url):
+        refused = feedhandler("run", "--config", impatient(tmp_path, url))
+        trusting = impatient(tmp_path, url, f'ca_file = "{ours.cert}"')
+        with (
+            program("run", "--config", trusting) as feed,
+            attached(unique("secure")) as market,
+        ):
+            until(lambda: market.is_live("AAPL"), "a live book")
+            feed.end()
+
+    assert refused.returncode == 3
+    assert "certificate" in refused.stderr.splitlines()[-1]
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.req("F-04")
+def test_a_venue_that_hangs_up_in_the_tls_handshake_is_told_in_lines(tmp_path: Path):
+    async def run() -> tuple[int | None, str]:
+        async def hang_up(peer: Peer) -> None:
+            await peer.reader.read(1)
+
+        async with Server(hang_up, upgrade=False) as server:
+            url = server.base_url.replace("ws", "wss", 1)
+            feed = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "feedhandler",
+                "run", "--config", impatient(tmp_path, url),
+                stderr=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+            _, told = await asyncio.wait_for(feed.communicate(), 30)
+            return feed.returncode, told.decode()
+
+    code, told = asyncio.run(run())
+
+    assert code == 3
+    assert "Traceback" not in told
+    assert re.fullmatch(
+        ".* reconnect url=.*\n.* failed url=.*\nfeedhandler: connection to .*\n", told
+    ), told
 
 
 @pytest.mark.req("F-87")
