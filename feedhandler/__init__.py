@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from feedhandler.errors import FeedError
     from feedhandler.handler import FeedHandler
     from feedhandler.records import Flags, TradeFlags, flag_names, trade_flag_names
+    from feedhandler.secret import Secret
     from feedhandler.sink import PythonSink, Sink
     from feedhandler.tracker import Event, TrackedBook
 
@@ -26,6 +27,7 @@ __all__ = [
     "Instrument",
     "MarketData",
     "PythonSink",
+    "Secret",
     "Sink",
     "TrackedBook",
     "TradeFlags",
@@ -44,6 +46,7 @@ _HOMES = {
     "Instrument": "config",
     "MarketData": "consumer",
     "PythonSink": "sink",
+    "Secret": "secret",
     "Sink": "sink",
     "TrackedBook": "tracker",
     "TradeFlags": "records",

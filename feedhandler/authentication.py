@@ -21,7 +21,7 @@ from feedhandler.protocol.messages import (
     Error,
 )
 from feedhandler.protocol.signature import sign
-from feedhandler.secret import Secret
+from feedhandler.secret import Secret, shorten
 from feedhandler.throttle import Throttle
 
 __all__ = ["ApiKey", "Login", "Outcome", "shared_key"]
@@ -107,7 +107,7 @@ class ApiKey:
 
     def __repr__(self) -> str:
         """Name the key, but not so that it could be used."""
-        return f"{self.name[:4]}…" if len(self.name) > 8 else "…"
+        return shorten(self.name)
 
 
 _shared: weakref.WeakValueDictionary[tuple[str, str], ApiKey] = (

@@ -236,7 +236,7 @@ def _run(options: argparse.Namespace) -> int:
     from feedhandler.handler import FeedHandler
 
     config = _feed_config(options)
-    options.secret = _secret(options, config)
+    secret = _secret(options, config)
     if not config.instruments:
         raise ConfigError("no instruments: give --symbol, or [[instruments]] in a file")
     if config.loop.cpu >= 0:
@@ -246,7 +246,7 @@ def _run(options: argparse.Namespace) -> int:
             raise ConfigError(f"loop.cpu {config.loop.cpu}: {error.strerror}") from None
 
     async def feed(stop: asyncio.Event) -> int:
-        async with FeedHandler(config) as handler:
+        async with FeedHandler(config, secret=secret) as handler:
             print(f"feed {config.shm.name} url={config.url}", flush=True)
             waiting = asyncio.ensure_future(handler.wait())
             stopping = asyncio.ensure_future(stop.wait())

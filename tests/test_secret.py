@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from feedhandler.authentication import ApiKey, Login
 from feedhandler.config import Credentials, FeedConfig
 from feedhandler.errors import ConfigError
 from feedhandler.protocol.messages import Authenticate, AuthenticateData
@@ -57,6 +58,7 @@ def around(secret: Secret) -> list[Any]:
     return [
         secret, [secret], {"secret": secret}, Holder("x", secret), Owner(secret),
         Struct(secret), functools.partial(sign, "k", secret), Key("k", secret, "acc"),
+        ApiKey("a-key-of-ours", secret), Login(ApiKey("a-key-of-ours", secret)),
     ]  # fmt: skip
 
 

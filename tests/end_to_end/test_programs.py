@@ -148,6 +148,9 @@ def test_a_second_signal_ends_a_feed_at_once(number: int):
             assert code == 128 + number
         finally:
             server.process.send_signal(signal.SIGCONT)
+    with program("shm", "rm", name) as remover:
+        assert remover.process.wait(10) == 0
+    assert left_behind(name) == []
 
 
 @pytest.mark.req("EX-04")
