@@ -416,6 +416,13 @@ cdef class OrderBook:
         # The sides that replace() took out wait where the next ones will be built.
         return same(&self.bids, &self.next_bids) and same(&self.asks, &self.next_asks)
 
+    def replaced(self):
+        """Return the bids and asks that the last replacement took out, best first.
+
+        True only until the next one, as replaced_by_same().
+        """
+        return side_levels(&self.next_bids, None), side_levels(&self.next_asks, None)
+
     cdef void clear(self) noexcept nogil:
         self.bids.count = 0
         self.asks.count = 0

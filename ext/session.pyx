@@ -134,6 +134,7 @@ cdef class Session(Tracker):
         *,
         int64_t utc_offset_ns=0,
         bint changes_only=False,
+        int64_t quiet_after_ns=0,
         int64_t resync_interval_ns=0,
         key=None,
         reconnect=None,
@@ -437,8 +438,16 @@ cdef class Session(Tracker):
         if request.action == "subscribe":
             for channel in request.channels:
                 if channel in self.routes:
-                    (<Route> self.routes[channel]).confirmed = True
+                    self.confirm(self.routes[channel])
         self.settle_state()
+
+    def confirm(self, Route route not None):
+        """Note that the venue serves a channel, and what it did not serve before."""
+        if route.kind == Kind.TRADE and route.epoch > 1 and not route.confirmed:
+            # Trades have no numbers: how many there were in between, nobody can say.
+            self.counters.add(Count.UNKNOWN_LOSSES, 1)
+            self.note("loss", route.symbol, {"channel": route.channel, "trades": "unknown"})
+        route.confirmed = True
 
     def settle_state(self):
         """Be SUBSCRIBED exactly while some channel is confirmed."""

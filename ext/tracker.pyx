@@ -52,6 +52,10 @@ COUNTERS = (
     "gaps",
     "resyncs",
     "duplicates",
+    "quiets",
+    "mutes",
+    "crossings",
+    "unknown_losses",
     "malformed",
     "unknown_types",
     "unrouted",
@@ -82,6 +86,8 @@ cdef enum:
     HELD_BYTES = 16 << 20
     MALFORMED_RUN = 100         # so many frames in a row that are none: reconnect
     SLACK = 1024                # levels in one update beyond what its depth can need
+    SEEN = 256                  # trades whose ids are remembered, of each channel
+    MOST_DIFFERENCES = 20       # levels in the event of an audit
 
 cdef extern from *:
     """
@@ -100,6 +106,8 @@ cdef extern from *:
 
 cdef int64_t PATIENCE_NS = 2_000_000_000           # with a snapshot that was asked for
 cdef int64_t MOST_PATIENCE_NS = 32 * PATIENCE_NS
+cdef int64_t MOST_QUIET_NS = 3_600_000_000_000
+cdef int64_t VERIFIED_NS = 1_000_000_000            # a snapshot this young needs no audit
 
 KINDS = {
     "orderbook": Kind.ORDERBOOK,
@@ -113,8 +121,8 @@ class Event(NamedTuple):
     """Something that a person or a control loop may want to know.
 
     *kind* is one of ``state``, ``closed``, ``reconnect``, ``failed``, ``stale``, ``live``,
-    ``gap``, ``audit``, ``stall``, ``malformed``, ``rejected``, ``error``, ``fault``;
-    *detail* holds the numbers.
+    ``gap``, ``loss``, ``audit``, ``crossed``, ``quiet``, ``mute``, ``stall``,
+    ``malformed``, ``rejected``, ``error``, ``fault``; *detail* holds the numbers.
     """
 
     kind: str
@@ -181,6 +189,34 @@ cdef class Route:
         self.interval = INTERVAL_NAMES.index(channel.interval) if channel.interval else -1
         if channel.kind == "orderbook":
             self.book = TrackedBook(self.symbol, self.channel, instrument, channel.depth)
+        if self.kind == Kind.TRADE:
+            self.seen = <uint64_t *> calloc(SEEN, sizeof(uint64_t))
+            if self.seen == NULL:
+                raise MemoryError
+
+    def __dealloc__(self):
+        free(self.seen)
+
+    cdef bint is_repeated(self, const char *trade_id, Py_ssize_t length) noexcept nogil:
+        """Tell whether a trade of that id was one of the last; if not, remember it."""
+        cdef uint64_t hashed = length + 1
+        cdef uint64_t word
+        cdef Py_ssize_t i
+        for i in range(0, length, 8):
+            word = 0
+            memcpy(&word, trade_id + i, min(8, length - i))
+            hashed = (hashed ^ word) * MIX
+            hashed ^= hashed >> 32
+        if hashed == 0:
+            hashed = 1
+        if self.seen[hashed % SEEN] == hashed:
+            return True
+        self.seen[hashed % SEEN] = hashed
+        return False
+
+    cdef void forget_trades(self) noexcept nogil:
+        if self.seen != NULL:
+            memset(self.seen, 0, SEEN * sizeof(uint64_t))
 
 
 cdef inline bint same_text(object a, object b) noexcept:
@@ -284,6 +320,7 @@ cdef class Tracker(Inbox):
         *_,
         int64_t utc_offset_ns=0,
         bint changes_only=False,
+        int64_t quiet_after_ns=0,
         **__,
     ):
         self.codec = codec
@@ -291,6 +328,7 @@ cdef class Tracker(Inbox):
         self.counters = counters
         self.utc_offset_ns = utc_offset_ns
         self.changes_only = changes_only
+        self.quiet_after_ns = quiet_after_ns
         self.routes = {}
         self.table = RouteTable([])
         self.events = []
@@ -354,6 +392,8 @@ cdef class Tracker(Inbox):
                 book, sequence, timestamp_ms, bids, bid_count, asks, ask_count
             )
         self.counters.add(Count.UPDATES, 1)
+        book.last_ns = self.now_ns
+        book.is_silent = False
         verdict = book.sync.delta(sequence)
         if verdict == Verdict.APPLY:
             if bid_count + ask_count > 2 * book.levels.depth + SLACK or book.levels.update(
@@ -383,19 +423,23 @@ cdef class Tracker(Inbox):
                             const Level *bids, int bid_count,
                             const Level *asks, int ask_count) except -1:
         cdef bint was_live = book.is_live
-        cdef bint audit = book.sync.in_sync() and sequence == book.sync.applied
+        cdef bint is_audit = book.sync.in_sync() and sequence == book.sync.applied
         if book.levels.replace(bids, bid_count, asks, ask_count) < 0:
             raise MemoryError
         self.counters.add(Count.SNAPSHOTS, 1)
         book.checked_ns = self.now_ns
-        if audit:
-            self.counters.add(Count.AUDITS, 1)
-            if book.levels.replaced_by_same():
-                book.due_ns = 0
-                book.wanted = False
-                return 0
-            self.counters.add(Count.DIFFERENCES, 1)
-            self.note("audit", book.symbol, {"channel": book.channel, "sequence": sequence})
+        book.last_ns = self.now_ns
+        if is_audit and self.audit(book, sequence):
+            return 0
+        if book.is_silent:
+            # It went on, and nobody told us: a number that is missing shows no loss then.
+            book.is_silent = False
+            self.counters.add(Count.MUTES, 1)
+            self.note("mute", book.symbol, {
+                "channel": book.channel, "applied": book.sync.applied, "sequence": sequence,
+            })
+        book.quiet_ns = self.quiet_after_ns
+        book.to_verify = False
         book.sync.snapshot(sequence)
         book.sequence = sequence
         book.venue_ns = timestamp_ms * 1_000_000
@@ -419,6 +463,28 @@ cdef class Tracker(Inbox):
         elif not was_live:
             self.note_live(book)
         return 0
+
+    cdef int audit(self, TrackedBook book, int64_t sequence) except -1:
+        """Compare a book with the snapshot that replaced it; return whether it was right."""
+        self.counters.add(Count.AUDITS, 1)
+        if not book.levels.replaced_by_same():
+            self.counters.add(Count.DIFFERENCES, 1)
+            self.note("audit", book.symbol, {
+                "channel": book.channel, "sequence": sequence, "levels": differences(book),
+            })
+            return False
+        book.due_ns = 0
+        book.wanted = False
+        book.rung = 0
+        if book.to_verify:
+            self.note_crossed(book)
+        if book.is_silent:
+            # The market is quiet, not the line.
+            book.is_silent = False
+            book.quiet_ns = min(2 * book.quiet_ns, MOST_QUIET_NS)
+            self.publish(book, self.now_ns, 0)
+            self.note_live(book)
+        return True
 
     cdef int note_live(self, TrackedBook book) except -1:
         if book.is_live:
@@ -491,7 +557,9 @@ cdef class Tracker(Inbox):
             flags |= Flags.NO_ASK
         if bid_price >= ask_price:                  # false where a side is missing
             flags |= Flags.CROSSED
-        if self.is_late or not book.sync.in_sync():
+        if (flags ^ quote.flags) & Flags.CROSSED:
+            self.crossing(book, flags)
+        if self.is_late or book.is_silent or not book.sync.in_sync():
             flags |= Flags.STALE
             if book.gap:
                 flags |= Flags.GAP
@@ -525,6 +593,28 @@ cdef class Tracker(Inbox):
         self.counters.add(Count.QUOTES, 1)
         return self.sink.on_quote(quote, book.sequence, book.epoch, &self.view)
 
+    cdef int crossing(self, TrackedBook book, uint16_t flags) except -1:
+        """Have a snapshot asked for when a book crosses: is it us, or the venue?"""
+        book.to_verify = False
+        if not flags & Flags.CROSSED or not book.sync.in_sync():
+            return 0
+        self.counters.add(Count.CROSSINGS, 1)
+        if flags & Flags.SNAPSHOT:
+            return self.note_crossed(book)
+        book.to_verify = True
+        if self.now_ns - book.checked_ns >= VERIFIED_NS and self.is_connected:
+            self.want_snapshot(book)
+        return 0
+
+    def note_crossed(self, TrackedBook book not None):
+        """Note that the venue's own book is crossed, such as before an auction."""
+        book.to_verify = False
+        self.note("crossed", book.symbol, {
+            "channel": book.channel, "sequence": book.sequence,
+            "bid": book.bids(1), "ask": book.asks(1),
+        })
+        return 0
+
     cdef int on_trade(self, object channel, object symbol, double price, double size, bint buy,
                       object trade_id, int64_t trade_ms) except -1:
         cdef Trade trade
@@ -536,6 +626,9 @@ cdef class Tracker(Inbox):
         if route is None:
             return 0
         text = PyUnicode_AsUTF8AndSize(trade_id, &length)
+        if route.is_repeated(text, length):
+            self.counters.add(Count.DUPLICATES, 1)
+            return 0
         memset(&trade, 0, sizeof(trade))
         trade.venue_ns = trade_ms * 1_000_000
         trade.recv_ns = self.now_ns + self.utc_offset_ns
@@ -711,7 +804,9 @@ cdef class Tracker(Inbox):
         """Climb the ladder of the books whose snapshots are overdue, and begin audits."""
         cdef TrackedBook book
         for book in self.books():
-            if book.due_ns and now_ns >= book.due_ns and book.sync.in_sync():
+            if book.due_ns and now_ns >= book.due_ns and (
+                book.sync.in_sync() and not book.is_silent
+            ):
                 # An audit that was not answered says nothing against the book.
                 book.due_ns = 0
                 book.checked_ns = now_ns
@@ -723,13 +818,28 @@ cdef class Tracker(Inbox):
                 book.due_ns = 0
                 book.rung = 1
                 book.wanted = True
-            elif (
-                resync_interval_ns
-                and book.sync.in_sync()
-                and not book.due_ns
-                and now_ns - book.checked_ns >= resync_interval_ns
-            ):
+            elif book.due_ns or book.wanted or not book.sync.in_sync():
+                continue
+            elif book.quiet_ns and now_ns - book.last_ns >= book.quiet_ns:
+                self.fall_silent(book)
+            elif book.to_verify and now_ns - book.checked_ns >= VERIFIED_NS:
                 book.wanted = True
+            elif resync_interval_ns and now_ns - book.checked_ns >= resync_interval_ns:
+                book.wanted = True
+
+    def fall_silent(self, TrackedBook book not None):
+        """Trust a book no more from which nothing came for long, until it is asked for.
+
+        Quiet or mute: the snapshot says which. No reason to reconnect if it comes.
+        """
+        book.is_silent = True
+        self.counters.add(Count.QUIETS, 1)
+        self.note("quiet", book.symbol, {
+            "channel": book.channel,
+            "silent_ms": (self.now_ns - book.last_ns) // 1_000_000,
+        })
+        self.degrade(book, False)
+        book.wanted = True
 
     def books(self):
         """Return the TrackedBooks."""
@@ -774,9 +884,12 @@ cdef class Tracker(Inbox):
         for route in self.routes.values():
             route.confirmed = False
             route.epoch += 1
+            route.forget_trades()
             if route.book is not None:
                 route.book.sync.reset()
                 route.book.epoch += 1
+                route.book.is_silent = False
+                route.book.to_verify = False
                 route.book.wanted = False
                 route.book.due_ns = 0
                 route.book.rung = 0
@@ -839,6 +952,22 @@ cdef int hold(TrackedBook book, int64_t sequence, int64_t timestamp_ms, int64_t 
     ))
     book.held_bytes += size
     return 0
+
+
+cdef list differences(TrackedBook book):
+    """List levels that a replaced book had otherwise: side, price, its size, the right one."""
+    found = []
+    was = book.levels.replaced()
+    for side, old, new in (
+        ("bid", was[0], book.levels.bid_levels()), ("ask", was[1], book.levels.ask_levels())
+    ):
+        held, right = dict(old), dict(new)
+        found += [
+            (side, price, held.get(price), right.get(price))
+            for price in {**held, **right}
+            if held.get(price) != right.get(price)
+        ]
+    return found[:MOST_DIFFERENCES]
 
 
 cdef int forget(TrackedBook book, int64_t sequence) except -1:

@@ -173,6 +173,10 @@ class FeedConfig(_Section, frozen=True):
     loop: Loop = Loop()
     limits: Limits = Limits()
     publish: Literal["every", "changes"] = "every"
+    quiet_after: Seconds = 30.0
+    """Seconds without a message of a book until it is STALE and asked for; 0: never.
+
+    Doubled, up to an hour, each time that the market was merely quiet."""
     resync_interval: Seconds = 0.0
     """Seconds between two audits of a book against a fresh snapshot; 0: none."""
     allow_plaintext: bool = False

@@ -43,6 +43,10 @@ LOG_LEVELS = {
     "live": logging.INFO,
     "stale": logging.WARNING,
     "gap": logging.WARNING,
+    "loss": logging.WARNING,
+    "crossed": logging.WARNING,
+    "quiet": logging.INFO,
+    "mute": logging.ERROR,
     "malformed": logging.WARNING,
     "rejected": logging.ERROR,
     "audit": logging.ERROR,
@@ -351,6 +355,7 @@ class FeedHandler:
             Throttle(limits.other_per_minute, WINDOW_NS),
             utc_offset_ns=segments.utc_offset_ns,
             changes_only=config.publish == "changes",
+            quiet_after_ns=int(config.quiet_after * 1e9),
             resync_interval_ns=int(config.resync_interval * 1e9),
             key=key,
             reconnect=Reconnect(

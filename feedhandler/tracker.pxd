@@ -33,6 +33,10 @@ cdef enum Count:                # indices of the counters; COUNTERS has their na
     GAPS
     RESYNCS
     DUPLICATES
+    QUIETS
+    MUTES
+    CROSSINGS
+    UNKNOWN_LOSSES
     MALFORMED
     UNKNOWN_TYPES
     UNROUTED
@@ -86,6 +90,10 @@ cdef class TrackedBook:
     cdef int64_t due_ns         # when the snapshot asked for is overdue; 0: none asked for
     cdef int64_t patience_ns
     cdef int64_t checked_ns     # when a snapshot last said what the book is
+    cdef int64_t last_ns        # when a message last came
+    cdef int64_t quiet_ns       # so long without one is not normal; 0: nothing is watched
+    cdef bint is_silent         # for so long: STALE until a snapshot says what is the matter
+    cdef bint to_verify         # crossed, and no snapshot has said so yet
     cdef int rung               # of the ladder: subscribe, unsubscribe + subscribe, reconnect
 
 
@@ -98,6 +106,10 @@ cdef class Route:
     cdef Kind kind
     cdef readonly TrackedBook book
     cdef readonly bint confirmed
+    cdef uint64_t *seen         # hashes of the last trades' ids; NULL for other channels
+
+    cdef bint is_repeated(self, const char *trade_id, Py_ssize_t length) noexcept nogil
+    cdef void forget_trades(self) noexcept nogil
 
 
 cdef struct Slot:               # of the table that finds a Route by the text of its channel
@@ -126,6 +138,7 @@ cdef class Tracker(Inbox):
     cdef readonly bint is_late              # what is read was sent long ago: all is STALE
     cdef bint is_connected
     cdef bint changes_only
+    cdef int64_t quiet_after_ns             # 0: a book may be silent for ever
     cdef int64_t utc_offset_ns
     cdef int64_t now_ns
     cdef int64_t heard_ns                   # when anything last came
@@ -142,6 +155,8 @@ cdef class Tracker(Inbox):
     cdef int apply_snapshot(self, TrackedBook book, int64_t sequence, int64_t timestamp_ms,
                             const Level *bids, int bid_count,
                             const Level *asks, int ask_count) except -1
+    cdef int audit(self, TrackedBook book, int64_t sequence) except -1
+    cdef int crossing(self, TrackedBook book, uint16_t flags) except -1
     cdef int publish(self, TrackedBook book, int64_t recv_ns, uint16_t extra) except -1
     cdef int degrade(self, TrackedBook book, bint gap) except -1
     cdef int heal(self, TrackedBook book) except -1

@@ -47,7 +47,8 @@ class Recorder(PythonSink):
 class Feed:
     """A Session, its sink, its counters and a clock that moves when it is told to.
 
-    The venue answers pings at once, unless *pongs* is false.
+    The venue answers pings at once, unless *pongs* is false, and requests for channels
+    if *answers* is true.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Feed:
         subscribes: int = 45,
         opened: bool = True,
         pongs: bool = True,
+        answers: bool = False,
         **options: Any,
     ) -> None:
         options.setdefault(
@@ -66,6 +68,7 @@ class Feed:
         self.page = bytearray(Counters.size_for(len(COUNTERS), len(HISTOGRAMS)))
         self.now_ns = START_NS
         self.pongs = pongs
+        self.answers = answers
         self.pings = 0
         self.session = Session(
             MsgspecCodec(),
@@ -180,7 +183,11 @@ class Feed:
         return self._take(self.session.tick(self.now_ns))
 
     def _take(self, actions: int) -> int:
-        self.wire += [json.loads(message) for message in self.session.take_outbox()]
+        said = [json.loads(message) for message in self.session.take_outbox()]
+        self.wire += said
+        for message in said:
+            if self.answers and message["action"] in ("subscribe", "unsubscribe"):
+                self.answer(message)
         if actions & Action.PING:
             self.pings += 1
             if self.pongs:
@@ -239,7 +246,8 @@ class Feed:
 def live_feed(*channels: str, sequence: int = 100, **options: Any) -> Feed:
     """A feed whose order books are LIVE at *sequence*, with nothing left to look at."""
     feed = Feed(*(channels or (AAPL,)), **options)
-    feed.answer()
+    if not feed.answers:
+        feed.answer()
     for channel in channels or (AAPL,):
         if channel.startswith("orderbook:"):
             feed.snapshot(sequence, *SOUND, channel=channel)
