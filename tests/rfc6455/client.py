@@ -76,7 +76,7 @@ class EchoConnection(Connection):
         """Do not reconnect: a case is over when its connection is."""
         self.session.take_events()
         if self.state == State.CLOSED:
-            self._stop.set()
+            self.session.end(0)
 
     async def meet(self) -> None:
         """Be connected once, with the time passing that deadlines need."""
