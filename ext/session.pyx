@@ -8,6 +8,8 @@ clock. Market data goes straight to the Sink (tracker.Tracker); everything else 
 import re
 from typing import NamedTuple
 
+from libc.stdint cimport INT64_MAX
+
 from feedhandler.codec cimport Codec
 from feedhandler.counters cimport Counters
 from feedhandler.sink cimport Sink
@@ -33,7 +35,6 @@ cdef int64_t ANSWER_TIMEOUT_NS = ANSWER_TIMEOUT_S * SECOND_NS
 cdef int64_t LATE_HEARTBEAT_NS = 5 * SECOND_NS      # beyond its time: it counts as missed
 cdef int64_t SILENCE_NS = 10 * SECOND_NS            # of everything: ask whether he is there
 cdef int64_t PONG_TIMEOUT_NS = 10 * SECOND_NS
-cdef int64_t STALL_NS = SECOND_NS                   # between two ticks: we did not read
 cdef int64_t USEFUL_NS = 30 * SECOND_NS
 
 cdef enum:
@@ -115,7 +116,8 @@ cdef class Session(Tracker):
 
     *sink* gets the events; *counters* has at least tracker.COUNTERS and HISTOGRAMS; times
     given to the session are monotonic nanoseconds, times in records have *utc_offset_ns*
-    added. Throttles (throttle.Throttle) limit what is put in the outbox. With a *key*
+    added. Where tick() is not called for *stall_after_ns* (0: never mind), what is read is
+    late, and every book STALE. Throttles (throttle.Throttle) limit what is put in the outbox. With a *key*
     (authentication.ApiKey) it authenticates before anything else. *reconnect*
     (reconnect.Reconnect) decides what follows a close. *name* tells its events from those
     of other connections. One thread, that of the loop which owns the connection.
@@ -135,6 +137,7 @@ cdef class Session(Tracker):
         int64_t utc_offset_ns=0,
         bint changes_only=False,
         int64_t quiet_after_ns=0,
+        int64_t stall_after_ns=1_000_000_000,
         int64_t resync_interval_ns=0,
         key=None,
         reconnect=None,
@@ -143,6 +146,7 @@ cdef class Session(Tracker):
         self.name = name
         self.subscribe_throttle = subscribe_throttle
         self.other_throttle = other_throttle
+        self.stall_after_ns = stall_after_ns or INT64_MAX // 2
         self.resync_interval_ns = resync_interval_ns
         self.key = key
         self.login = None if key is None else Login(key)
@@ -285,7 +289,7 @@ cdef class Session(Tracker):
             return self.actions
         if now_ns > self.in_time_until_ns:
             self.fall_behind()
-        self.in_time_until_ns = now_ns + STALL_NS
+        self.in_time_until_ns = now_ns + self.stall_after_ns
         self.count_missed()
         if now_ns - self.heartbeat_ns >= HEARTBEAT_TIMEOUT_NS:
             return self.give_up(f"no heartbeat for {HEARTBEAT_TIMEOUT_S} s")

@@ -626,7 +626,7 @@ cdef class Tracker(Inbox):
         if route is None:
             return 0
         text = PyUnicode_AsUTF8AndSize(trade_id, &length)
-        if route.is_repeated(text, length):
+        if length and route.is_repeated(text, length):
             self.counters.add(Count.DUPLICATES, 1)
             return 0
         memset(&trade, 0, sizeof(trade))

@@ -177,6 +177,8 @@ class FeedConfig(_Section, frozen=True):
     """Seconds without a message of a book until it is STALE and asked for; 0: never.
 
     Doubled, up to an hour, each time that the market was merely quiet."""
+    stall_after: Seconds = 1.0
+    """Seconds that our own loop may not turn until every book is STALE; 0: for ever."""
     resync_interval: Seconds = 0.0
     """Seconds between two audits of a book against a fresh snapshot; 0: none."""
     allow_plaintext: bool = False

@@ -356,6 +356,7 @@ class FeedHandler:
             utc_offset_ns=segments.utc_offset_ns,
             changes_only=config.publish == "changes",
             quiet_after_ns=int(config.quiet_after * 1e9),
+            stall_after_ns=int(config.stall_after * 1e9),
             resync_interval_ns=int(config.resync_interval * 1e9),
             key=key,
             reconnect=Reconnect(

@@ -35,6 +35,7 @@ cdef class Session(Tracker):
     cdef bint was_subscribed
     cdef bint has_dropped                   # a channel was refused on this connection
     cdef int missed
+    cdef int64_t stall_after_ns             # between two ticks: we did not read
     cdef int64_t resync_interval_ns         # 0: no audits
     cdef int64_t opened_ns
     cdef int64_t retry_ns                   # when the next attempt may begin

@@ -47,6 +47,8 @@ SHOWN = """\
 url = "wss://venue.example"
 ca_file = "ca.pem"
 publish = "every"
+quiet_after = 30.0
+stall_after = 1.0
 resync_interval = 0.0
 allow_plaintext = false
 

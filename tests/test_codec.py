@@ -110,7 +110,9 @@ def test_every_message_of_the_table_is_taken_as_it_is():
 def test_a_trade_arrives_as_it_was_sent():
     feed = Feed("trades:AAPL", utc_offset_ns=7)
     feed.receive(MESSAGES["trade"])
-    feed.receive(with_field("trade", "side", "sell"))
+    sold = with_field("trade", "side", "sell")
+    sold["data"]["trade_id"] = "t-12346"
+    feed.receive(sold)
 
     buy, sell = feed.sink.trades
     assert (buy.price, buy.size, buy.trade_id) == (150.25, 100.0, "t-12345")

@@ -318,6 +318,14 @@ def test_trades_whose_ids_are_long_or_alike_are_told_apart():
     assert feed.counter("duplicates") == 0
 
 
+def test_trades_without_an_id_are_not_taken_for_each_other():
+    feed = live_feed(TRADES, answers=True)
+    trade(feed, "")
+    trade(feed, "")
+
+    assert feed.counter("trades") == 2
+
+
 def test_no_trade_of_many_is_taken_for_another():
     feed = live_feed(TRADES, answers=True)
     for number in range(20_000):
