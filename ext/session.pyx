@@ -301,7 +301,7 @@ cdef class Session(Tracker):
             return self.give_up(f"no answer to authenticate in {ANSWER_TIMEOUT_S} s")
         if self.answers_overdue():
             return self.actions
-        if now_ns - self.heard_ns >= SILENCE_NS or (self.is_late and not self.pinged_late):
+        if now_ns - self.heard_ns >= SILENCE_NS or self.is_unproven():
             self.ping()
         self.look_after(now_ns, self.resync_interval_ns)
         if self.actions & Action.CLOSE:
@@ -342,13 +342,13 @@ cdef class Session(Tracker):
 
     def ping(self):
         """Ask for a pong: is the venue there, how far, and has all it sent been read?"""
-        if self.pinged_ns and not (self.is_late and not self.pinged_late):
+        if self.pinged_ns and not self.is_unproven():
             return
         if not self.other_throttle.take(self.now_ns):
             return
         self.pinged_ns = self.now_ns
         self.last_ping_ns = self.now_ns
-        self.pinged_late = self.is_late
+        self.pinged_stall = self.stalled
         self.ping_payload = self.now_ns.to_bytes(8, "big")
         self.counters.add(Count.PINGS, 1)
         self.actions |= Action.PING
@@ -361,8 +361,12 @@ cdef class Session(Tracker):
         self.round_trip_ns = now_ns - self.pinged_ns
         self.counters.record(ROUND_TRIP, self.round_trip_ns)
         self.pinged_ns = 0
-        if self.is_late and self.pinged_late:
+        if self.is_late and self.pinged_stall == self.stalled:
             self.catch_up()
+
+    def is_unproven(self):
+        """Tell whether we are late, and have sent no ping since."""
+        return self.is_late and self.pinged_stall != self.stalled
 
     def pinged(self, int64_t now_ns):
         """Take a ping control frame; its pong is a message to the venue's limits."""

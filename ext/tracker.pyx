@@ -707,6 +707,7 @@ cdef class Tracker(Inbox):
         """
         late_ms = (self.now_ns - self.in_time_until_ns) // 1_000_000
         self.in_time_until_ns = INT64_MAX
+        self.stalled += 1
         if self.is_late:
             return
         self.is_late = True

@@ -41,7 +41,7 @@ cdef class Session(Tracker):
     cdef int64_t retry_ns                   # when the next attempt may begin
     cdef int64_t pinged_ns                  # 0: no ping waits for its pong
     cdef int64_t last_ping_ns
-    cdef bint pinged_late                   # after we had fallen behind
+    cdef int64_t pinged_stall               # how often we had fallen behind by then
     cdef dict requests
     cdef list to_subscribe
     cdef list to_unsubscribe

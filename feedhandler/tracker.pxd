@@ -136,6 +136,7 @@ cdef class Tracker(Inbox):
     cdef readonly list events
     cdef readonly object close_reason
     cdef readonly bint is_late              # what is read was sent long ago: all is STALE
+    cdef int64_t stalled                    # how often we had not read for long
     cdef bint is_connected
     cdef bint changes_only
     cdef int64_t quiet_after_ns             # 0: a book may be silent for ever

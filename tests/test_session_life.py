@@ -338,6 +338,24 @@ def test_a_pong_to_a_ping_of_before_the_stall_proves_nothing():
 
 
 @pytest.mark.req("F-58", "I-03")
+def test_every_stall_needs_a_pong_of_its_own():
+    feed = stalled()
+    feed.tick()
+    assert feed.book().is_live
+
+    feed.pongs = False
+    feed.pass_s(5)
+    feed.tick()
+    first = feed.session.ping_payload
+    feed.tick(5)
+    feed.session.pong(first, feed.now_ns)
+    assert not feed.book().is_live, "there was another stall behind the first ping"
+
+    feed.session.pong(feed.session.ping_payload, feed.now_ns)
+    assert feed.book().is_live
+
+
+@pytest.mark.req("F-58", "I-03")
 def test_a_venue_that_answers_no_ping_is_left_after_a_stall():
     feed = stalled(pongs=False)
     feed.tick()
