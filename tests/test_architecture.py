@@ -178,6 +178,23 @@ def test_nothing_weakens_tls_or_compares_secrets_by_equality():
     assert not re.search(r"signature\s*[=!]=|[=!]=\s*signature", text)
 
 
+SANS_IO = {
+    *("throttle", "backoff", "reconnect", "authentication", "tracker", "session"),
+    *("sync", "book", "codec", "publisher"),
+}
+OUTSIDE = re.compile(
+    r"\b(?:import|cimport) (?:time|asyncio|socket|select|threading)\b"
+    r"|\bmonotonic_ns\b|\bdatetime\b|\brandom\.(?!Random\b)|\bsleep\("
+)
+
+
+@pytest.mark.req("F-55", "I-24")
+def test_what_decides_has_no_clock_no_socket_and_no_chance_of_its_own():
+    for path in sources():
+        if module_of(path) in SANS_IO:
+            assert OUTSIDE.findall(path.read_text()) == [], path
+
+
 def test_the_states_of_a_session_are_drawn_from_its_table():
     """After a change of the table: python -m tests.diagram"""
     assert diagram() in (ROOT / "ARCHITECTURE.md").read_text()

@@ -109,7 +109,7 @@ def test_a_venue_that_is_down_is_tried_ten_times_more_and_then_no_more(waits: Wa
     assert connection.state == State.FAILED
 
 
-@pytest.mark.req("RC-06", "RC-12", "BP-18")
+@pytest.mark.req("RC-12", "BP-03", "BP-18")
 def test_every_failed_attempt_is_logged_and_so_is_the_end(waits: Waits, caplog):
     feed = feed_with(Backoff(attempts=3, jitter=0))
     url = f"ws://127.0.0.1:{free_port()}/"

@@ -114,7 +114,7 @@ def attempts(feed: Feed) -> list[float]:
     return found
 
 
-@pytest.mark.req("RC-02", "RC-03", "RC-04")
+@pytest.mark.req("RC-03", "RC-04", "BP-02")
 def test_a_venue_that_is_down_is_tried_after_1_2_4_up_to_512_seconds_and_no_more():
     feed = Feed(AAPL, opened=False, reconnect=exact())
 
@@ -189,6 +189,28 @@ def test_a_session_that_was_ended_is_never_connected_again(state: str):
     assert feed.session.wait_ns(feed.now_ns) is None
     assert feed.session.state == State.CLOSED
     assert feed.session.failed is None
+
+
+@pytest.mark.req("RC-02", "RC-06")
+def test_after_the_last_attempt_there_is_no_other():
+    feed = Feed(AAPL, opened=False, reconnect=exact())
+    attempts(feed)
+
+    assert feed.session.wait_ns(feed.now_ns + 10**18) is None
+    with pytest.raises(ValueError, match="FAILED cannot be connecting"):
+        feed.session.connecting(feed.now_ns)
+
+
+@pytest.mark.req("F-62", "CC-09", "A-08")
+def test_one_connection_too_many_waits_until_the_dead_ones_are_gone():
+    feed = Feed(AAPL, opened=False, reconnect=exact())
+    attempt(feed)
+    feed.open()
+    feed.session.closed(feed.now_ns, 4003, "duplicate connection")
+
+    assert attempt(feed) == 90
+    flap(feed, live_s=30)
+    assert attempt(feed) == 1
 
 
 @pytest.mark.req("RC-12", "CN-02", "BP-20")

@@ -115,7 +115,7 @@ def auth_response(feed: Feed) -> bytes:
     return json.dumps(message).encode()
 
 
-@pytest.mark.req("AU-11", "A-02", "BP-20")
+@pytest.mark.req("AU-11", "F-59", "BP-20")
 def test_wrong_credentials_are_the_end():
     feed = private()
     actions = feed.authenticated(
@@ -275,6 +275,20 @@ def test_round_trips_are_measured_with_the_heartbeats():
 
     feed.heartbeat()
     assert feed.pings == 1, "a burst of heartbeats is no reason for a burst of pings"
+
+
+@pytest.mark.req("F-57", "F-55")
+def test_no_clock_but_the_argument_decides_anything():
+    """The venue's clock steps back an hour, and ours is of no interest."""
+    feed = live_feed()
+    feed.update(101, [(150.0, 1.0)], timestamp=TIME_MS)
+    feed.update(102, [(150.0, 2.0)], timestamp=TIME_MS - 3_600_000)
+    feed.update(103, [(150.0, 3.0)], timestamp=0)
+
+    assert feed.book().is_live
+    stamps = [quote.venue_ns for quote in feed.quotes()]
+    assert stamps == [TIME_MS * 10**6, (TIME_MS - 3_600_000) * 10**6, 0]
+    assert not feed.tick(0.1) & Action.CLOSE
 
 
 # ── a loop that stalled ───────────────────────────────────────────────────────────────
@@ -487,7 +501,7 @@ def test_a_request_without_an_answer_is_unknown_after_ten_seconds():
     assert feed.counter("unrouted") == 1
 
 
-@pytest.mark.req("A-19", "I-08")
+@pytest.mark.req("A-19", "I-08", "BP-19")
 def test_what_was_asked_when_a_connection_ended_is_unknown_and_never_asked_again():
     feed = trading()
     request_id = feed.session.ask(order(), feed.now_ns)

@@ -198,8 +198,9 @@ REQUIREMENTS = {
 FAMILIES = {"F": 102, "SEC": 33, "I": 26, "A": 50}
 MARKED = marked_tests(TESTS)
 
-# What the venue has to meet and no test shows yet. It may only shrink.
-PENDING: set[str] = set()
+# What has to be met and no test shows yet. It may only shrink.
+# These are the trading client's.
+PENDING = {"AC-06", "EX-03", "SB-06"}
 
 
 def shown_ids() -> set[str]:
@@ -208,7 +209,7 @@ def shown_ids() -> set[str]:
 
 
 def owed_ids() -> set[str]:
-    return {id_ for id_, (who, _) in REQUIREMENTS.items() if who in ("V", "B")}
+    return {id_ for id_, (who, _) in REQUIREMENTS.items() if who in ("C", "V", "B")}
 
 
 def exists(id_: str) -> bool:
@@ -230,7 +231,7 @@ def test_the_requirements_are_whole():
     assert all(0 < len(title) <= 60 for _, title in REQUIREMENTS.values())
 
 
-def test_what_the_venue_has_to_meet_is_shown_by_a_test_or_pending():
+def test_what_has_to_be_met_is_shown_by_a_test_or_pending():
     assert sorted(owed_ids() - shown_ids() - PENDING) == []
 
 

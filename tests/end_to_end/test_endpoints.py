@@ -86,7 +86,7 @@ def play(act: Callable[[Scene], Awaitable[None]]) -> None:
     run(work)
 
 
-@pytest.mark.req("EP-07", "BP-01", "BP-05")
+@pytest.mark.req("BP-01", "BP-05", "BP-22")
 def test_every_endpoint_has_a_connection_and_only_its_own_channels():
     async def act(scene: Scene) -> None:
         async with scene.feed() as feed:
@@ -191,7 +191,7 @@ def test_a_sixth_connection_of_a_key_in_this_process_is_an_error_at_the_start():
     play(act)
 
 
-@pytest.mark.req("CN-05")
+@pytest.mark.req("CN-05", "EP-07")
 def test_a_feed_that_was_started_is_not_started_again():
     async def act(scene: Scene) -> None:
         async with scene.feed() as feed:

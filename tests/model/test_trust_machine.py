@@ -186,8 +186,9 @@ class Trust(RuleBasedStateMachine):
         assert self.feed.counter("faults") == 0
 
 
-TestTrust = Trust.TestCase
-TestTrust.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+@pytest.mark.req("BP-11", "BP-13", "BP-14")
+class TestTrust(Trust.TestCase):
+    settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 
 
 @pytest.mark.stress
