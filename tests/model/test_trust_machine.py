@@ -1,6 +1,5 @@
 """A tracked book against a venue that is a dict, on a wire that does what it likes."""
 
-import random
 from typing import Any
 
 import pytest
@@ -9,55 +8,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from feedhandler.records import Flags
-from tests.feeds import AAPL, Feed, book
+from tests.feeds import AAPL, Feed
+from tests.markets import Market
 
-DEPTH = 10
 LIVE = int(Flags.LIVE)
-
-Side = dict[float, float]
-
-
-class Market:
-    """The venue's book, all its levels, and what its best ten were at each number."""
-
-    def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
-        self.lives = 0
-        self.restart()
-
-    def restart(self) -> None:
-        self.lives += 1
-        self.sequence = 0
-        self.bids: Side = {100.0 - n: 10.0 + n for n in range(12)}
-        self.asks: Side = {101.0 + n: 10.0 + n for n in range(12)}
-        self.history = {0: self.top()}
-
-    def top(self) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
-        bids = sorted(self.bids.items(), reverse=True)[:DEPTH]
-        return bids, sorted(self.asks.items())[:DEPTH]
-
-    def change(self) -> dict[str, Any]:
-        """Let something happen; return the update of the best ten (A-37)."""
-        was = self.top()
-        side, low = self.random.choice([(self.bids, 80), (self.asks, 101)])
-        price = low + self.random.randrange(40) / 2
-        size = self.random.choice([0.0, 1.0, 2.5, 40.0])
-        if size:
-            side[price] = size
-        else:
-            side.pop(self.random.choice([price, *side]), None)
-        self.sequence += 1
-        now = self.history[self.sequence] = self.top()
-        changes = [changed(dict(a), dict(b)) for a, b in zip(was, now, strict=True)]
-        return book("orderbook_update", self.sequence, *changes)
-
-    def snapshot(self) -> dict[str, Any]:
-        return book("orderbook", self.sequence, *self.top())
-
-
-def changed(was: Side, now: Side) -> list[tuple[float, float]]:
-    gone = [(price, 0.0) for price in was if price not in now]
-    return gone + [(p, s) for p, s in now.items() if was.get(p) != s]
 
 
 class Trust(RuleBasedStateMachine):
