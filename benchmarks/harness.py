@@ -8,11 +8,12 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
 from feedhandler.board import Board
-from feedhandler.codec import MsgspecCodec
+from feedhandler.codec import Codec, MsgspecCodec
 from feedhandler.counters import Counters
 from feedhandler.publisher import Publisher
 from feedhandler.records import QUOTE, TRADE
@@ -89,7 +90,12 @@ def _pack(levels: list[list[float]]) -> bytes:
 
 
 def session(messages: list[bytes]) -> Session:
-    """Return a Session as the product ships it, subscribed to what *messages* need.
+    """Return a Session as the product ships it, subscribed to what *messages* need."""
+    return session_of(dict.fromkeys(json.loads(m)["channel"] for m in messages))
+
+
+def session_of(channels: Iterable[str], codec: Codec | None = None) -> Session:
+    """Return a Session as the product ships it, subscribed to *channels*.
 
     Rings, board and counters are written as they are in shared memory, but over private
     memory: the same stores, and nobody reading.
@@ -102,14 +108,14 @@ def session(messages: list[bytes]) -> Session:
     )
     size = Counters.size_for(len(COUNTERS), len(HISTOGRAMS))
     made = Session(
-        MsgspecCodec(),
+        codec or MsgspecCodec(),
         publisher,
         Counters(bytearray(size), COUNTERS, HISTOGRAMS),
         Throttle(45, WINDOW_NS),
         Throttle(180, WINDOW_NS),
     )
     symbols: dict[str, int] = {}
-    for channel in dict.fromkeys(json.loads(m)["channel"] for m in messages):
+    for channel in channels:
         symbol = channel.split(":")[1]
         if symbol not in symbols:
             symbols[symbol] = board.add(symbol)

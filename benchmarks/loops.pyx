@@ -1,45 +1,71 @@
 # cython: language_level=3, binding=True, boundscheck=False, wraparound=False
 """Timing loops without an interpreter in them; built on first use by harness.py."""
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport int64_t, uint64_t
+import sys
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from feedhandler.book cimport Level, OrderBook
+from feedhandler.board cimport Board
+from feedhandler.book cimport Level, OrderBook, Side
 from feedhandler.clock cimport monotonic_ns
-from feedhandler.records cimport Quote
+from feedhandler.codec cimport Codec, Decoded, Inbox
+from feedhandler.records cimport LevelsView, Quote
 from feedhandler.ring cimport EMPTY, Reader, Ring
 from feedhandler.session cimport Session
+from feedhandler.sync cimport Sync, Verdict
+from feedhandler.tracker cimport Route, Slot, TrackedBook
+
+cdef extern from "<time.h>" nogil:
+    ctypedef int clockid_t
+    const clockid_t CLOCK_THREAD_CPUTIME_ID
+
+cdef extern from * nogil:
+    int64_t clock_ns "fh_clock_ns"(clockid_t clock)     # of feedhandler.clock
+
+
+cdef struct Update:             # as UPDATE in updates.py
+    Level level
+    int64_t sequence
+    int32_t book
+    int32_t is_bid
+
+
+cdef inline int64_t processor_ns() noexcept nogil:
+    """Return the time this thread had: while others had the processor, it stands still."""
+    return clock_ns(CLOCK_THREAD_CPUTIME_ID)
 
 
 def time_decode(decoder, list frames) -> int:
     """Return the ns that *decoder* needs for all *frames*."""
     decode = decoder.decode
-    cdef int64_t start = monotonic_ns()
+    cdef int64_t start = processor_ns()
     for frame in frames:
         decode(frame)
-    return monotonic_ns() - start
+    return processor_ns() - start
 
 
 def time_feed(Session session not None, list frames) -> int:
     """Return the ns from the first frame in to the last record out."""
     cdef bytes frame
-    cdef int64_t start = monotonic_ns()
+    cdef int64_t now_ns = monotonic_ns()
+    cdef int64_t start = processor_ns()
     for frame in frames:
-        session.feed(PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame), start)
-    return monotonic_ns() - start
+        session.feed(PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame), now_ns)
+    return processor_ns() - start
 
 
 def time_book(OrderBook book not None, list updates) -> int:
     """Return the ns to apply *updates*: (bids, asks) of packed doubles price, size."""
     cdef bytes bids, asks
-    cdef int64_t start = monotonic_ns()
+    cdef int64_t start = processor_ns()
     for bids, asks in updates:
         book.update(
             <const Level *> PyBytes_AS_STRING(bids), PyBytes_GET_SIZE(bids) // sizeof(Level),
             <const Level *> PyBytes_AS_STRING(asks), PyBytes_GET_SIZE(asks) // sizeof(Level),
         )
-    return monotonic_ns() - start
+    return processor_ns() - start
 
 
 def time_publish(Ring ring not None, Py_ssize_t count) -> int:
@@ -50,12 +76,12 @@ def time_publish(Ring ring not None, Py_ssize_t count) -> int:
     if ring.slot_size > sizeof(record):
         raise ValueError(f"slots are {ring.slot_size} bytes, not {sizeof(record)} or less")
     memset(record, 0, sizeof(record))
-    start = monotonic_ns()
+    start = processor_ns()
     with nogil:
         for number in range(count):
             record[1] = <uint64_t> number
             ring.publish(record)
-    return monotonic_ns() - start
+    return processor_ns() - start
 
 
 def time_copy(Ring ring not None, Py_ssize_t count) -> int:
@@ -69,13 +95,13 @@ def time_copy(Ring ring not None, Py_ssize_t count) -> int:
     if ring.slot_size != sizeof(record):
         raise ValueError(f"slots are {ring.slot_size} bytes, not {sizeof(record)}")
     memset(record, 0, sizeof(record))
-    start = monotonic_ns()
+    start = processor_ns()
     with nogil:
         for number in range(count):
             record[1] = <uint64_t> number
             memcpy(ring.slots + (<uint64_t> number & ring.mask) * sizeof(record),
                    record, sizeof(record))
-    return monotonic_ns() - start
+    return processor_ns() - start
 
 
 def time_next(Reader reader not None, Py_ssize_t count) -> int:
@@ -115,3 +141,180 @@ def send_paced(Ring ring not None, Py_ssize_t count, int64_t gap_ns) -> None:
             while monotonic_ns() < due_ns:
                 pass
             due_ns = max(due_ns, monotonic_ns() - gap_ns)
+
+
+cdef inline int put(Inbox inbox, list names, const Update *update) except -1:
+    """Tell *inbox* of one update; *names* has channel and symbol of each book in turn."""
+    cdef object channel = names[2 * update.book]
+    cdef object symbol = names[2 * update.book + 1]
+    if update.is_bid:
+        return inbox.on_book(channel, symbol, False, update.sequence, 1, &update.level, 1, NULL, 0)
+    return inbox.on_book(channel, symbol, False, update.sequence, 1, NULL, 0, &update.level, 1)
+
+
+cdef class Ready(Codec):
+    """A codec whose payload is an Update: nothing is left to decode."""
+
+    cdef list names
+
+    def __init__(self, list names not None):
+        self.names = names
+
+    cdef Decoded decode(self, const char *payload, Py_ssize_t size, Inbox inbox) except *:
+        put(inbox, self.names, <const Update *> payload)
+        return Decoded.DECODED
+
+    cdef bytes encode(self, object message):
+        return b""
+
+
+def snapshot(Session session not None, str channel, str symbol, bytes bids, bytes asks) -> None:
+    """Start a book anew at sequence 0, with packed levels."""
+    session.on_book(
+        channel, symbol, True, 0, 1,
+        <const Level *> PyBytes_AS_STRING(bids), PyBytes_GET_SIZE(bids) // sizeof(Level),
+        <const Level *> PyBytes_AS_STRING(asks), PyBytes_GET_SIZE(asks) // sizeof(Level),
+    )
+
+
+def time_on_book(Session session not None, list names not None, bytes updates not None) -> int:
+    """Return the ns from levels in C arrays to ring and board."""
+    cdef const Update *update = <const Update *> PyBytes_AS_STRING(updates)
+    cdef const Update *end = update + PyBytes_GET_SIZE(updates) // sizeof(Update)
+    cdef int64_t start = processor_ns()
+    while update < end:
+        put(session, names, update)
+        update += 1
+    return processor_ns() - start
+
+
+def time_ready(Session session not None, bytes updates not None) -> int:
+    """Return the ns of the same by Session.feed; the session's codec is a Ready."""
+    cdef const Update *update = <const Update *> PyBytes_AS_STRING(updates)
+    cdef const Update *end = update + PyBytes_GET_SIZE(updates) // sizeof(Update)
+    cdef int64_t now_ns = monotonic_ns()
+    cdef int64_t start = processor_ns()
+    while update < end:
+        session.feed(<const char *> update, sizeof(Update), now_ns)
+        update += 1
+    return processor_ns() - start
+
+
+def time_messages(Session session not None, str channel, str symbol, list messages) -> int:
+    """Return the ns of on_book for *messages*: (bids, asks) of packed levels, from 1 on."""
+    cdef bytes bids, asks
+    cdef int64_t sequence = 0
+    cdef int64_t start = processor_ns()
+    for bids, asks in messages:
+        sequence += 1
+        session.on_book(
+            channel, symbol, False, sequence, 1,
+            <const Level *> PyBytes_AS_STRING(bids), PyBytes_GET_SIZE(bids) // sizeof(Level),
+            <const Level *> PyBytes_AS_STRING(asks), PyBytes_GET_SIZE(asks) // sizeof(Level),
+        )
+    return processor_ns() - start
+
+
+def time_update(OrderBook book not None, bytes updates not None) -> int:
+    """Return the ns that the book alone needs."""
+    cdef const Update *update = <const Update *> PyBytes_AS_STRING(updates)
+    cdef const Update *end = update + PyBytes_GET_SIZE(updates) // sizeof(Update)
+    cdef int64_t start = processor_ns()
+    while update < end:
+        if update.is_bid:
+            book.update(&update.level, 1, NULL, 0)
+        else:
+            book.update(NULL, 0, &update.level, 1)
+        update += 1
+    return processor_ns() - start
+
+
+def time_find(Session session not None, list names not None, bytes updates not None) -> int:
+    """Return the ns to find the routes alone."""
+    cdef const Update *update = <const Update *> PyBytes_AS_STRING(updates)
+    cdef const Update *end = update + PyBytes_GET_SIZE(updates) // sizeof(Update)
+    cdef int64_t start = processor_ns()
+    while update < end:
+        if session.table.find(names[2 * update.book]) is None:
+            raise ValueError(f"{names[2 * update.book]} has no route")
+        update += 1
+    return processor_ns() - start
+
+
+def time_quote(Session session not None, Route route not None, bytes ranks not None) -> int:
+    """Return the ns to flag, fill in and publish quotes of a book as it is."""
+    cdef const int32_t *rank = <const int32_t *> PyBytes_AS_STRING(ranks)
+    cdef Py_ssize_t count = PyBytes_GET_SIZE(ranks) // sizeof(int32_t)
+    cdef Py_ssize_t number
+    cdef TrackedBook book = route.book
+    cdef int64_t start = processor_ns()
+    for number in range(0, count, 2):
+        book.levels.bid_changed = rank[number]
+        book.levels.ask_changed = rank[number + 1]
+        session.publish(book, number, 0)
+    return processor_ns() - start
+
+
+def changed_ranks(OrderBook book not None, bytes updates not None) -> bytes:
+    """Apply *updates*; return what each told the board: the best ranks changed, int32."""
+    cdef const Update *update = <const Update *> PyBytes_AS_STRING(updates)
+    cdef Py_ssize_t count = PyBytes_GET_SIZE(updates) // sizeof(Update)
+    cdef bytes ranks = PyBytes_FromStringAndSize(NULL, 2 * count * sizeof(int32_t))
+    cdef int32_t *rank = <int32_t *> PyBytes_AS_STRING(ranks)
+    cdef Py_ssize_t number
+    for number in range(count):
+        if update[number].is_bid:
+            book.update(&update[number].level, 1, NULL, 0)
+        else:
+            book.update(NULL, 0, &update[number].level, 1)
+        rank[2 * number] = book.bid_changed
+        rank[2 * number + 1] = book.ask_changed
+    return ranks
+
+
+def time_store(Board board not None, OrderBook book not None, bytes ranks not None) -> int:
+    """Return the ns to store a quote with the levels of *book*, those from each rank on."""
+    cdef const int32_t *rank = <const int32_t *> PyBytes_AS_STRING(ranks)
+    cdef Py_ssize_t count = PyBytes_GET_SIZE(ranks) // sizeof(int32_t)
+    cdef Py_ssize_t number
+    cdef LevelsView view
+    cdef Quote quote
+    cdef int64_t start
+    memset(&quote, 0, sizeof(quote))
+    book.view(&view)
+    start = processor_ns()
+    for number in range(0, count, 2):
+        quote.recv_ns = number
+        view.bid_changed = rank[number]
+        view.ask_changed = rank[number + 1]
+        board.store_quote(&quote, number, 1, &view)
+    return processor_ns() - start
+
+
+def time_sync(Sync sync not None, bytes updates not None) -> int:
+    """Return the ns to judge the sequence numbers alone, all of which follow."""
+    cdef const Update *update = <const Update *> PyBytes_AS_STRING(updates)
+    cdef const Update *end = update + PyBytes_GET_SIZE(updates) // sizeof(Update)
+    cdef int64_t start = processor_ns()
+    while update < end:
+        if sync.delta(update.sequence) != Verdict.APPLY:
+            raise ValueError(f"sequence {update.sequence} does not follow")
+        update += 1
+    return processor_ns() - start
+
+
+cdef Py_ssize_t side_bytes(const Side *side) noexcept:
+    return side.capacity * <Py_ssize_t> sizeof(Level)
+
+
+def book_bytes(Route route not None, Board board not None) -> dict[str, int]:
+    """Return what one book takes, without what the allocator adds."""
+    cdef TrackedBook book = route.book
+    cdef OrderBook levels = book.levels
+    objects = (route, route.channel, route.symbol, book, book.sync, book.held, levels)
+    return {
+        "objects": sum(map(sys.getsizeof, objects)) + 4 * sizeof(Slot),
+        "levels": side_bytes(&levels.bids) + side_bytes(&levels.asks)
+        + side_bytes(&levels.next_bids) + side_bytes(&levels.next_asks),
+        "board": board.entry_size,
+    }
