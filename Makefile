@@ -42,7 +42,8 @@ bench: build
 # The figures that must not get worse: minima and medians with room to spare.
 gates: build
 	$(BIN)/python -m pytest -q --benchmark-columns=min $(addprefix \
-	    benchmarks/bench_ring.py::test_,publish an_empty_poll 'one_way[ring]')
+	    benchmarks/bench_ring.py::test_,publish an_empty_poll 'one_way[ring]') \
+	    $(addprefix benchmarks/bench_book.py::test_,beyond_decoding deeper_books)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
