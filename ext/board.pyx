@@ -305,29 +305,31 @@ cdef class Board(SegmentWriter):
         self, const Quote *quote, uint64_t sequence, uint32_t epoch, const LevelsView *levels
     ) noexcept nogil:
         cdef Entry *entry = entry_of(self, quote.instrument)
-        cdef Entry head
         cdef Level *bids
         cdef Level *asks
+        cdef int32_t bid_count, ask_count
+        # As words: halves that were stored one by one must reach the cache before a load.
+        cdef uint64_t head[3]
         if entry == NULL:
             return
-        head.sequence = sequence
-        head.session_epoch = epoch
-        head.bid_count = entry.bid_count
-        head.ask_count = entry.ask_count
-        head.pad[0] = 0
+        bid_count = entry.bid_count
+        ask_count = entry.ask_count
         begin(entry)
         store_words(<uint64_t *> &entry.quote + 1, <uint64_t *> quote + 1,
                     sizeof(Quote) / WORD - 1)
         if levels != NULL:
             bids = <Level *> (<char *> entry + sizeof(Entry))
             asks = bids + self.levels
-            head.bid_count = store_side(
+            bid_count = store_side(
                 bids, levels.bid_prices, levels.bid_sizes, levels.bid_count,
                 levels.bid_changed, entry.bid_count, self.levels)
-            head.ask_count = store_side(
+            ask_count = store_side(
                 asks, levels.ask_prices, levels.ask_sizes, levels.ask_count,
                 levels.ask_changed, entry.ask_count, self.levels)
-        store_words(&entry.sequence, &head.sequence, 3)
+        head[0] = sequence
+        head[1] = epoch | <uint64_t> <uint32_t> bid_count << 32
+        head[2] = <uint32_t> ask_count
+        store_words(&entry.sequence, head, 3)
         commit(entry)
 
     cdef void store_ticker(self, const Ticker *ticker) noexcept nogil:

@@ -5,6 +5,7 @@ full-depth side costs a binary search and two memmoves. Nothing is allocated for
 that fits; capacity doubles. Knows nothing of sequence numbers, sessions or time.
 """
 
+cimport cython
 from libc.math cimport isfinite
 from libc.stdint cimport INT32_MAX
 from libc.stdlib cimport free, malloc, qsort, realloc
@@ -18,6 +19,7 @@ cdef enum:
     FEW = 4                     # so many levels at least are worth a merge
     WINDOW = 64                 # how far from one level of a sorted message the next is
     BATCH = 256                 # levels merged at a time, which bounds the stack
+    ON_STACK = 64               # levels from Python that need no memory of their own
 
 
 # *is_bid* is a constant at every call, so each function becomes two plain ones.
@@ -337,23 +339,23 @@ cdef void free_side(Side *side) noexcept nogil:
     free(side.sizes)
 
 
-cdef Level *levels_from(object levels, Py_ssize_t count) except? NULL:
-    """Copy a Python list of (price, size) to a new array, validated."""
-    cdef Level *out = <Level *> malloc((count + 1) * sizeof(Level))
+@cython.boundscheck(True)       # a caller's numbers may run code that shortens his list
+cdef int take_levels(object levels, Level *out, Py_ssize_t count) except -1:
+    """Copy a Python list of (price, size) to an array, validated."""
     cdef Py_ssize_t i
-    if out == NULL:
-        raise MemoryError
-    try:
-        for i in range(count):
-            out[i].price, out[i].size = levels[i]
-            if not (isfinite(out[i].price) and out[i].price > 0.0):
-                raise ValueError(f"price {out[i].price} is not above 0")
-            if not (isfinite(out[i].size) and out[i].size >= 0.0):
-                raise ValueError(f"size {out[i].size} is not 0 or more")
-    except BaseException:
-        free(out)
-        raise
-    return out
+    cdef tuple pair
+    for i in range(count):
+        level = levels[i]
+        if type(level) is tuple and len(<tuple> level) == 2:
+            pair = <tuple> level
+            out[i].price, out[i].size = <object> pair[0], <object> pair[1]
+        else:
+            out[i].price, out[i].size = level
+        if not (isfinite(out[i].price) and out[i].price > 0.0):
+            raise ValueError(f"price {out[i].price} is not above 0")
+        if not (isfinite(out[i].size) and out[i].size >= 0.0):
+            raise ValueError(f"size {out[i].size} is not 0 or more")
+    return 0
 
 
 cdef list side_levels(const Side *side, object limit):
@@ -454,20 +456,27 @@ cdef class OrderBook:
         self._apply(bids, asks, False)
 
     def _apply(self, bids, asks, bint whole):
-        cdef Level *bid_levels = levels_from(bids, len(bids))
-        cdef Level *ask_levels = NULL
+        cdef Level few[ON_STACK]
+        cdef Level *levels = few
+        cdef Py_ssize_t bid_count = len(bids)
+        cdef Py_ssize_t ask_count = len(asks)
         cdef int failed
+        if bid_count + ask_count > ON_STACK:
+            levels = <Level *> malloc((bid_count + ask_count) * sizeof(Level))
+            if levels == NULL:
+                raise MemoryError
         try:
-            ask_levels = levels_from(asks, len(asks))
+            take_levels(bids, levels, bid_count)
+            take_levels(asks, levels + bid_count, ask_count)
             if whole:
-                failed = self.replace(bid_levels, len(bids), ask_levels, len(asks))
+                failed = self.replace(levels, bid_count, levels + bid_count, ask_count)
             else:
-                failed = self.update(bid_levels, len(bids), ask_levels, len(asks))
+                failed = self.update(levels, bid_count, levels + bid_count, ask_count)
             if failed:
                 raise MemoryError
         finally:
-            free(bid_levels)
-            free(ask_levels)
+            if levels != few:
+                free(levels)
 
     def bid_levels(self, limit=None) -> list:
         """Return up to *limit* bids as (price, size), best first."""
