@@ -1,5 +1,6 @@
 """The order book against a dict that is sorted when it is looked at."""
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -80,5 +81,10 @@ class Book(RuleBasedStateMachine):
         assert len(self.book) == len(self.bids) + len(self.asks)
 
 
-TestBook = Book.TestCase
-TestBook.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+class TestBook(Book.TestCase):
+    settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+@pytest.mark.stress
+class TestBookForLong(Book.TestCase):
+    settings = settings(max_examples=2_000, stateful_step_count=30, deadline=None)
