@@ -23,7 +23,7 @@ from feedhandler.testing import (
     RunningVenue,
     Seen,
 )
-from feedhandler.testing.connection import Connection
+from feedhandler.testing.connection import LINGER_0, Connection
 from feedhandler.testing.frames import FrameReader, encode
 from feedhandler.testing.lane import MESSAGE_BYTES
 from feedhandler.venue import build as venue_config
@@ -450,6 +450,19 @@ def test_a_reset_reaches_both_sides():
         await eventually(lambda: proxy.connections == [], "the connection to go")
         proxy.reset()
         assert kinds(proxy) == ["reset"]
+
+    echoing(scene)
+
+
+@pytest.mark.req("F-06")
+def test_a_reset_of_one_side_is_told_to_the_other():
+    async def scene(proxy: FaultProxy, client: Raw, echo: Echo) -> None:
+        client.writer.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0
+        )
+        client.writer.transport.abort()
+        await eventually(lambda: echo.ends, "the echo's end")
+        assert echo.ends == ["RST"]
 
     echoing(scene)
 

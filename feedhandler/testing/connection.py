@@ -276,7 +276,9 @@ async def read_all(reader: asyncio.StreamReader) -> None:
 def let_go(writer: asyncio.StreamWriter, end: End) -> None:
     """Close a socket, with RST if that is the end."""
     if end is End.RESET:
-        writer.get_extra_info("socket").setsockopt(
-            socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0
-        )
+        # One that its peer has reset may be closed already.
+        with suppress(OSError):
+            writer.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, LINGER_0
+            )
     writer.transport.abort()
