@@ -18,14 +18,14 @@ async def eventually(probe: Callable[[], Any], what: str) -> Any:
         raise AssertionError(f"waited {SECONDS} s for {what}") from None
 
 
-def run(work: Callable[[], Awaitable[None]]) -> None:
+def run(work: Callable[[], Awaitable[None]], seconds: float = 6 * SECONDS) -> None:
     """Run *work*, after which no task, descriptor or error may be left."""
 
     async def bounded() -> None:
         loop = asyncio.get_running_loop()
         failures: list[Any] = []
         loop.set_exception_handler(lambda _, context: failures.append(context))
-        async with asyncio.timeout(6 * SECONDS):
+        async with asyncio.timeout(seconds):
             await work()
         await eventually(
             lambda: asyncio.all_tasks() == {asyncio.current_task()}, "tasks to end"

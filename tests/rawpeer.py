@@ -102,6 +102,11 @@ class Peer:
             if opcode == CLOSE:
                 return int.from_bytes(payload[:2], "big") if payload else 1005
 
+    async def goodbye(self) -> None:
+        """Read until the client's close frame, answer it, and see it go."""
+        await self.send(close_frame(await self.close_code()))
+        await self.gone()
+
     async def gone(self) -> bytes:
         """Read what is left until the client lets go of the socket."""
         try:

@@ -7,16 +7,13 @@ from typing import Any
 import pytest
 from picows import ws_connect
 
-from feedhandler import FeedHandler, Flags, PythonSink
-from feedhandler.config import build
+from feedhandler import FeedHandler, Flags
 from feedhandler.protocol.channels import MARKET_DATA
 from feedhandler.testing import FaultProxy, FixedGap, MultiGap, RandomGap
 from feedhandler.venue import Venue, VenueConfig
 from tests.clients import Client
-from tests.end_to_end.processes import unique
 from tests.loops import SECONDS, eventually, run
-
-BOOK = "orderbook:AAPL:10"
+from tests.proxied import BOOK, Quotes, books_are_equal, fed
 
 # ── the venue behind the proxy ────────────────────────────────────────────────────────
 
@@ -91,78 +88,6 @@ def test_a_gap_of_the_venue_s_updates_is_where_it_was_asked_for():
 
 
 # ── the product's client behind the proxy ─────────────────────────────────────────────
-
-
-class Quotes(PythonSink):
-    """Keeps the quotes."""
-
-    def __init__(self) -> None:
-        self.quotes: list[Any] = []
-
-    def quote(self, event: Any) -> None:
-        self.quotes.append(event)
-
-    @property
-    def turns(self) -> list[str]:
-        """What the book was, without repetitions."""
-        names = ["LIVE" if q.flags & Flags.LIVE else "STALE" for q in self.quotes]
-        return [a for a, b in pairwise([*names, ""]) if a != b]
-
-
-async def fed(
-    scene: Callable[[Venue, FaultProxy, FeedHandler, Quotes], Awaitable[None]],
-    **limits: Any,
-) -> None:
-    """Run a scene with a feed that is LIVE, of the venue through a proxy."""
-    async with Venue(VenueConfig(port=0)) as venue, FaultProxy(venue.url) as proxy:
-        settings = build(
-            {
-                "url": proxy.url,
-                "shm": {"name": unique("proxy")},
-                "limits": {
-                    "reconnect_base_s": 0.02,
-                    "reconnect_jitter": 0.0,
-                    "subscribe_per_minute": 1000,
-                }
-                | limits,
-                "instruments": [{"symbol": "AAPL"}],
-            }
-        )
-        sink = Quotes()
-        async with FeedHandler(settings, sink) as feed:
-            await feed.live(SECONDS)
-            await scene(venue, proxy, feed, sink)
-
-
-async def books_are_equal(venue: Venue, feed: FeedHandler) -> None:
-    """Compare the feed's book with that of another client, which has no proxy."""
-    _, client = await ws_connect(Client, venue.url + MARKET_DATA)
-    assert isinstance(client, Client)
-    client.subscribe(BOOK)
-    sides: dict[str, dict[float, float]] = {"bids": {}, "asks": {}}
-    known: dict[int, tuple[Any, Any]] = {}
-    book = feed.book("AAPL")
-    read = 0
-
-    def is_known() -> bool:
-        nonlocal read
-        told = client.on(BOOK)
-        for message in told[read:]:
-            data = message["data"]
-            for side, levels in sides.items():
-                levels.update(map(tuple, data[side]))
-                for price in [p for p, size in levels.items() if not size]:
-                    del levels[price]
-            bids, asks = (sorted(sides[side].items()) for side in ("bids", "asks"))
-            known[data["sequence"]] = (bids[::-1], asks)
-        read = len(told)
-        return book.is_live and book.sequence in known
-
-    await eventually(is_known, "both to be at one sequence")
-    found = tuple(list(map(tuple, side)) for side in (book.bids(10), book.asks(10)))
-    assert found == known[book.sequence]
-    client.transport.disconnect()
-    await client.gone()
 
 
 @pytest.mark.req("F-34", "I-01", "I-03")

@@ -1,0 +1,1 @@
+"""Networks and processes that fail, one fault of the transport after the other."""
