@@ -38,7 +38,7 @@ RUN_ROUNDS = 5
 START_S = 30.0
 LONGEST_S = 120.0
 # The next fault must find a connection that was useful: its attempts start over.
-SETTLE_S = 2.5
+SETTLE_S = 2.0
 
 PROCESSORS = sorted(os.sched_getaffinity(0))
 FIRST, LAST = PROCESSORS[0], PROCESSORS[-1]
