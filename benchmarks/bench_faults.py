@@ -327,8 +327,13 @@ def missed(fault: Fault, rounds: list[Round]) -> list[str]:
     return found
 
 
-def machine() -> str:
-    """Say where and of what the figures are."""
+def load() -> str:
+    """Say how busy the machine was in the last minute."""
+    return f"{os.getloadavg()[0]:.1f}"
+
+
+def machine(load_before: str) -> str:
+    """Say where and of what the figures are; call it when they are taken."""
     names = Path("/proc/cpuinfo").read_text().split("model name\t: ", 1)[1:]
     model = names[0].splitlines()[0] if names else platform.machine()
     versions = " ".join(
@@ -344,7 +349,8 @@ def machine() -> str:
     return (
         f"{os.cpu_count()} processors, {model}; Linux {platform.release()}, Python "
         f"{platform.python_version()}, {versions}; commit {commit or 'unknown'}, "
-        f"{time.strftime('%Y-%m-%d')}."
+        f"{time.strftime('%Y-%m-%d')}; load {load_before} before and {load()} after, of "
+        "which a spinning reader is 1."
     )
 
 
@@ -362,7 +368,7 @@ def main() -> int:
     parser.add_argument("--silent-rounds", type=int, default=SILENT_ROUNDS)
     parser.add_argument("--write", action="store_true", help=f"into {PAGE.name}")
     options = parser.parse_args()
-    rows, complaints = [], []
+    rows, complaints, before = [], [], load()
     for name, fault in FAULTS.items():
         count = options.silent_rounds if fault.silent else options.rounds
         with staged() as scene:
@@ -370,7 +376,7 @@ def main() -> int:
         rows.append(row(name, rounds))
         complaints += [f"{name}: {text}" for text in missed(fault, rounds)]
         print(rows[-1], flush=True)
-    table = "\n".join(["", HEAD, *rows, "", machine(), ""])
+    table = "\n".join(["", HEAD, *rows, "", machine(before), ""])
     if options.write:
         write(table)
     print(table, *complaints, sep="\n")
