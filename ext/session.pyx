@@ -35,6 +35,7 @@ cdef int64_t ANSWER_TIMEOUT_NS = ANSWER_TIMEOUT_S * SECOND_NS
 cdef int64_t LATE_HEARTBEAT_NS = 5 * SECOND_NS      # beyond its time: it counts as missed
 cdef int64_t SILENCE_NS = 10 * SECOND_NS            # of everything: ask whether he is there
 cdef int64_t PONG_TIMEOUT_NS = 10 * SECOND_NS
+cdef int64_t CLOSE_PATIENCE_NS = 2 * SECOND_NS      # for the close after a failed login
 cdef int64_t USEFUL_NS = 30 * SECOND_NS
 
 cdef enum:
@@ -188,6 +189,7 @@ cdef class Session(Tracker):
         self.heartbeat_ns = now_ns
         self.missed = 0
         self.pinged_ns = 0
+        self.patient_until_ns = 0
         self.verdict = None
         self.was_subscribed = False
         self.has_dropped = False
@@ -299,6 +301,8 @@ cdef class Session(Tracker):
             self.pinged_ns = 0          # it has other things to say
         if self.login is not None and self.login.is_overdue(now_ns):
             return self.give_up(f"no answer to authenticate in {ANSWER_TIMEOUT_S} s")
+        if self.patient_until_ns and now_ns >= self.patient_until_ns:
+            return self.give_up(self.login_reason)
         if self.answers_overdue():
             return self.actions
         if now_ns - self.heard_ns >= SILENCE_NS or self.is_unproven():
@@ -427,9 +431,13 @@ cdef class Session(Tracker):
         if outcome is Outcome.AGAIN:
             self.actions |= Action.RESYNC
             return
+        self.login_reason = f"authentication failed: {self.login.reason}"
         if outcome is Outcome.REFUSED:
             self.verdict = CloseAction.STOP
-        self.give_up(f"authentication failed: {self.login.reason}")
+            self.give_up(self.login_reason)
+        else:
+            # The close that follows says what to do.
+            self.patient_until_ns = self.now_ns + CLOSE_PATIENCE_NS
 
     def answered(self, message):
         """Take the answer to a subscribe or unsubscribe."""

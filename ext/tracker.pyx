@@ -88,6 +88,7 @@ cdef enum:
     SLACK = 1024                # levels in one update beyond what its depth can need
     SEEN = 256                  # trades whose ids are remembered, of each channel
     MOST_DIFFERENCES = 20       # levels in the event of an audit
+    UNREACHED = 2               # snapshots in a row that do not reach what is held
 
 cdef extern from *:
     """
@@ -423,6 +424,7 @@ cdef class Tracker(Inbox):
                             const Level *bids, int bid_count,
                             const Level *asks, int ask_count) except -1:
         cdef bint was_live = book.is_live
+        cdef bint was_doubted = book.to_verify
         cdef bint is_audit = book.sync.in_sync() and sequence == book.sync.applied
         if book.levels.replace(bids, bid_count, asks, ask_count) < 0:
             raise MemoryError
@@ -439,7 +441,6 @@ cdef class Tracker(Inbox):
                 "channel": book.channel, "applied": book.sync.applied, "sequence": sequence,
             })
         book.quiet_ns = self.quiet_after_ns
-        book.to_verify = False
         book.sync.snapshot(sequence)
         book.sequence = sequence
         book.venue_ns = timestamp_ms * 1_000_000
@@ -456,13 +457,39 @@ cdef class Tracker(Inbox):
             book.gap = not book.sync.in_sync()
         end_stage(self, APPLY)
         self.publish(book, self.now_ns, Flags.SNAPSHOT)
+        if was_doubted and book.quote.flags & Flags.CROSSED:
+            self.note_crossed(book)
         if book.held and self.drain(book, False, self.now_ns):
             self.publish(book, self.now_ns, 0)
         if not book.sync.in_sync():
-            self.want_snapshot(book)
-        elif not was_live:
+            return self.fall_short(book)
+        book.unreached = 0
+        if not was_live:
             self.note_live(book)
         return 0
+
+    cdef int fall_short(self, TrackedBook book) except -1:
+        """Ask for a newer snapshot than one that does not reach what is held.
+
+        One that was asked for after they came, and does not reach them either, says that
+        the held ones are of no stream of this venue.
+        """
+        book.unreached += 1
+        if book.unreached < UNREACHED:
+            self.want_snapshot(book)
+            return 0
+        book.unreached = 0
+        self.counters.add(Count.BAD_VALUES, len(book.held))
+        self.note("rejected", book.symbol, {
+            "channel": book.channel, "snapshot": book.sync.applied,
+            "held": [update[0] for update in book.held[:MOST_DIFFERENCES]],
+        })
+        book.held.clear()
+        book.held_bytes = 0
+        book.gap = False
+        book.sync.snapshot(book.sync.applied)
+        self.publish(book, self.now_ns, 0)
+        return self.note_live(book)
 
     cdef int audit(self, TrackedBook book, int64_t sequence) except -1:
         """Compare a book with the snapshot that replaced it; return whether it was right."""
@@ -599,8 +626,6 @@ cdef class Tracker(Inbox):
         if not flags & Flags.CROSSED or not book.sync.in_sync():
             return 0
         self.counters.add(Count.CROSSINGS, 1)
-        if flags & Flags.SNAPSHOT:
-            return self.note_crossed(book)
         book.to_verify = True
         if self.now_ns - book.checked_ns >= VERIFIED_NS and self.is_connected:
             self.want_snapshot(book)

@@ -30,6 +30,8 @@ cdef class Session(Tracker):
     cdef readonly int64_t heartbeat_ns      # when the last one came, or the connection opened
     cdef readonly int64_t round_trip_ns     # of the last ping; 0: none yet
     cdef object login
+    cdef object login_reason
+    cdef int64_t patient_until_ns           # with a venue that is about to close; 0: it is not
     cdef object verdict                     # CloseAction of a close that we decided on
     cdef bint is_ended                      # we want no further attempt
     cdef bint was_subscribed

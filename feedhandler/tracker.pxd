@@ -86,6 +86,7 @@ cdef class TrackedBook:
     cdef readonly bint market_closed    # as the venue last told
     cdef list held              # updates that wait for what is missing
     cdef Py_ssize_t held_bytes
+    cdef int unreached          # snapshots in a row that did not reach what is held
     cdef bint wanted            # a snapshot is to be asked for
     cdef int64_t due_ns         # when the snapshot asked for is overdue; 0: none asked for
     cdef int64_t patience_ns
@@ -157,6 +158,7 @@ cdef class Tracker(Inbox):
                             const Level *bids, int bid_count,
                             const Level *asks, int ask_count) except -1
     cdef int audit(self, TrackedBook book, int64_t sequence) except -1
+    cdef int fall_short(self, TrackedBook book) except -1
     cdef int crossing(self, TrackedBook book, uint16_t flags) except -1
     cdef int publish(self, TrackedBook book, int64_t recv_ns, uint16_t extra) except -1
     cdef int degrade(self, TrackedBook book, bint gap) except -1

@@ -164,10 +164,23 @@ def test_an_authentication_without_an_answer_ends_the_connection_after_ten_secon
 @pytest.mark.req("F-33", "I-12")
 def test_an_answer_that_says_yes_and_no_is_no():
     feed = private()
-    actions = feed.authenticated(status="success", data={"status": "error"})
+    feed.authenticated(status="success", data={"status": "error"})
 
-    assert actions & Action.CLOSE
     assert feed.session.state == State.OPEN
+    for _ in range(19):
+        assert not feed.tick(0.1) & Action.CLOSE
+    assert feed.tick(0.1) & Action.CLOSE
+    assert [m["action"] for m in feed.sent()] == ["authenticate"]
+
+
+@pytest.mark.req("A-08", "CC-09", "F-62")
+def test_a_login_that_is_refused_for_now_waits_for_the_close_that_says_why():
+    feed = private()
+    feed.authenticated(status="error", data={"status": "error", "code": "too_many"})
+    feed.tick(0.1)
+    feed.session.closed(feed.now_ns, 4003, "duplicate connection")
+
+    assert feed.session.wait_ns(feed.now_ns) == 90 * SECOND_NS
 
 
 @pytest.mark.req("F-33", "F-32")

@@ -180,6 +180,26 @@ def test_a_second_gap_while_a_snapshot_is_on_its_way_is_found_by_it():
     stream.ends_live()
 
 
+@pytest.mark.req("F-46", "F-41", "I-14")
+@pytest.mark.parametrize("ahead", [2, 1000, 1 << 52])
+def test_an_update_far_ahead_that_no_snapshot_reaches_is_of_no_stream(ahead: int):
+    """Asked for after it came, twice: the venue does not know of it."""
+    stream = Stream()
+    stream.play(10, nothing)
+    stream.feed.update(stream.market.sequence + ahead, [(98.0, 7.0)])
+    asked = 0
+    for _ in range(20):
+        stream.feed.collect()
+        asked += len(stream.feed.asked())
+        assert stream.flags & (LIVE | STALE) in (LIVE, STALE)
+        if not stream.flags & LIVE:
+            stream.snapshot()
+
+    assert asked == 2
+    stream.ends_live()
+    assert stream.feed.counter("bad_values") == 1
+
+
 # ── out of order ──────────────────────────────────────────────────────────────────────
 
 

@@ -91,7 +91,7 @@ def test_a_book_that_only_we_had_crossed_is_replaced_and_the_levels_are_told():
 
 @pytest.mark.req("F-43", "I-02")
 @pytest.mark.parametrize("ask", [149.0, 150.0])
-def test_a_snapshot_that_is_crossed_or_locked_needs_no_audit(ask: float):
+def test_a_snapshot_that_is_crossed_or_locked_is_audited_a_second_later(ask: float):
     feed = live_feed(answers=True)
     feed.update(102)
     feed.collect()
@@ -99,7 +99,42 @@ def test_a_snapshot_that_is_crossed_or_locked_needs_no_audit(ask: float):
     feed.snapshot(102, [(150.0, 1.0)], [(ask, 1.0)])
 
     assert feed.flags & TRUST == CROSSED
+    for _ in range(9):
+        feed.tick(0.1)
+    assert feed.asked() == []
+    feed.tick(0.1)
+    assert feed.asked() == [("subscribe", [AAPL])]
+    assert feed.events("crossed") == []
+
+    feed.snapshot(102, [(150.0, 1.0)], [(ask, 1.0)])
+
     assert len(feed.events("crossed")) == 1
+    for _ in range(100):
+        feed.tick(0.1)
+    assert feed.asked() == []
+
+
+@pytest.mark.req("F-43", "I-02")
+def test_a_snapshot_that_was_crossed_by_mistake_is_mended_by_its_audit():
+    feed = live_feed(answers=True)
+    feed.snapshot(200, [(150.0, 1.0)], [(149.0, 1.0)])
+    feed.events()
+    feed.tick(1)
+    feed.snapshot(200, *SOUND)
+
+    assert feed.flags & TRUST == LIVE
+    assert feed.events("crossed") == []
+    assert feed.counter("differences") == 1
+
+
+@pytest.mark.req("F-43")
+def test_an_audit_that_differs_and_is_crossed_too_is_the_venue_s_state():
+    feed = crossed()
+    feed.collect()
+    feed.snapshot(101, [(151.0, 1.0)], [(150.5, 1.0)])
+
+    assert [e.kind for e in feed.events("crossed", "audit")] == ["audit", "crossed"]
+    feed.sent()
     for _ in range(100):
         feed.tick(0.1)
     assert feed.asked() == []
