@@ -35,6 +35,7 @@ FLOORS = [
         "shm",
         "throttle",
         "backoff",
+        "order",
         "client_ids",
     },
     {
