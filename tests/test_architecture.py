@@ -43,6 +43,7 @@ FLOORS = [
         "publisher",
         "authentication",
         "reconnect",
+        "orders",
     },
     {"tracker"},
     {"session"},
