@@ -44,6 +44,7 @@ FLOORS = [
         "authentication",
         "reconnect",
         "orders",
+        "account",
     },
     {"tracker"},
     {"session"},
