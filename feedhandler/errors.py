@@ -5,6 +5,7 @@
     FeedError
     ├── ConfigError             a configuration file or option is wrong
     ├── ConnectionFailed        a connection gave up for good
+    ├── GuardRefused            our own limits do not let a request pass
     ├── NotConnected            a request on an endpoint that has no connection
     ├── ProtocolError           the venue broke its protocol
     │   ├── MalformedMessage    a payload is not a message of the reference
@@ -27,6 +28,7 @@ __all__ = [
     "ConfigError",
     "ConnectionFailed",
     "FeedError",
+    "GuardRefused",
     "MalformedMessage",
     "NotConnected",
     "ProtocolError",
@@ -62,6 +64,23 @@ class ConnectionFailed(FeedError):
         self.url = url
         self.reason = reason
         self.attempts = attempts
+
+
+class GuardRefused(FeedError):
+    """A *rule* of our own does not let a request pass: *value* against its *limit*."""
+
+    def __init__(
+        self,
+        rule: str,
+        message: str,
+        value: float | None = None,
+        limit: float | None = None,
+    ) -> None:
+        numbers = "" if limit is None or value is None else f": {value:g} > {limit:g}"
+        super().__init__(f"{rule}: {printable(message)}{numbers}")
+        self.rule = rule
+        self.value = value
+        self.limit = limit
 
 
 class NotConnected(FeedError):

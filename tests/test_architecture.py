@@ -45,6 +45,7 @@ FLOORS = [
         "reconnect",
         "orders",
         "account",
+        "guards",
     },
     {"tracker"},
     {"session"},
