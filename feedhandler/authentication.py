@@ -7,6 +7,8 @@ monotonic nanoseconds but for *wall_ms*, our clock in milliseconds since the epo
 import weakref
 from enum import Enum
 
+from msgspec import UNSET
+
 from feedhandler.errors import ConfigError
 from feedhandler.protocol.codes import ErrorCode
 from feedhandler.protocol.limits import (
@@ -225,8 +227,11 @@ class Login:
         if code == ErrorCode.INVALID_CREDENTIALS:
             return Outcome.REFUSED
         if code == ErrorCode.RATE_LIMIT_EXCEEDED:
-            wait_ns = retry_after_ns(getattr(message.data, "retry_after", None))
-            self.key.authentications.hold(now_ns + wait_ns)
+            # Without a time to wait it may be one connection too many: the close tells.
+            retry_after = getattr(message.data, "retry_after", UNSET)
+            if retry_after is not UNSET:
+                wait_ns = retry_after_ns(retry_after)
+                self.key.authentications.hold(now_ns + wait_ns)
             return Outcome.LATER
         if code not in (ErrorCode.INVALID_PARAMETER, ""):
             return Outcome.LATER

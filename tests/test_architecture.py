@@ -61,7 +61,15 @@ TOGETHER = (FLOORS[0], FLOORS[-1])
 
 THIRD_PARTY = {
     "numpy": {"records", "ring", "board", "consumer", "consumer_async", "cli"},
-    "msgspec": {"protocol", "settings", "codec", "config", "shm", "venue"},
+    "msgspec": {
+        "protocol",
+        "authentication",
+        "settings",
+        "codec",
+        "config",
+        "shm",
+        "venue",
+    },
     "picows": {"listener", "connection", "venue.server"},
     "uvloop": {"cli"},
     "rich": {"live_table", "shm_table"},

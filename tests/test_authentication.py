@@ -232,7 +232,7 @@ def test_connections_that_are_being_made_count_before_they_have_authenticated():
 
 
 @pytest.mark.req("LM-10")
-@pytest.mark.parametrize(("retry_after", "wait_s"), [(7, 7), (0.5, 1), (None, 60)])
+@pytest.mark.parametrize(("retry_after", "wait_s"), [(7, 7), (0.5, 1), (None, 0)])
 def test_a_key_waits_as_long_as_the_venue_says(retry_after, wait_s):
     login, request_id = begun()
     answer = error(request_id, "rate_limit_exceeded")

@@ -12,7 +12,7 @@ from tests.sim.venue_judge import VenueJudge
 from tests.sim.venue_side import Venue
 from tests.sim.world import MS, SECOND, World
 
-__all__ = ["KINDS", "LYING", "NOT_YET", "PROVOKING", "Chaos"]
+__all__ = ["KINDS", "LYING", "PROVOKING", "Chaos"]
 
 PRIVATE = (TRADING, NOTIFICATIONS, CUSTOM)
 BOOK, UPDATE = b'"type":"orderbook', b'"type":"orderbook_update"'
@@ -42,9 +42,6 @@ KINDS = {
     "sleep": 3, "flood": 2, "mistake": 1,
 }  # fmt: skip
 """Every kind of fault, and how often it is chosen."""
-
-NOT_YET = {"crossed_snapshot": "F-43", "leap": "F-46"}
-"""What the product cannot live with yet: see rules.TOLERATED."""
 
 LYING = {"alter", "leap", "back", "misroute"}
 """These make messages that are not true, though nothing in them shows that."""

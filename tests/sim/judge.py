@@ -13,7 +13,7 @@ from tests.sim.client_side import BEAT_NS, Host
 from tests.sim.findings import Findings
 from tests.sim.limits import Limits
 from tests.sim.record import LIVE, STALE, Record, Stream, submits
-from tests.sim.rules import STATES, TOLERATED
+from tests.sim.rules import STATES
 from tests.sim.world import SECOND, World
 
 __all__ = ["Judge"]
@@ -105,7 +105,7 @@ class Judge:
         record, now_ns = self.records[host], self._world.now_ns
         self._world.note(host.name, "ended", code)
         self._owes_no_pong(host, record)
-        if record.crowded and "A-08" not in TOLERATED:
+        if record.crowded:
             # The answer came before the close, which says what there is to do.
             code = 4003
         holds, stopped = bool(self.wanted(host)), record.stopped
@@ -251,9 +251,6 @@ class Judge:
             record.stopped = True
         elif data.get("code") == "rate_limit_exceeded":
             record.crowded = True
-            if "A-08" in TOLERATED:
-                until_ns = self._world.now_ns + 60 * SECOND
-                self._limits.hold("authenticate", host.link, until_ns)
 
     def _hear_error(self, host: Host, record: Record, data: dict[str, Any]) -> None:
         action = data.get("request_action") or ""

@@ -13,11 +13,10 @@ from feedhandler.secret import Secret
 from tests.sim.client_side import Client, Host
 from tests.sim.embedder import Embedder
 from tests.sim.ending import Ending
-from tests.sim.faults import KINDS, LYING, NOT_YET, PROVOKING, Chaos
+from tests.sim.faults import KINDS, LYING, PROVOKING, Chaos
 from tests.sim.findings import Findings
 from tests.sim.judge import Judge
 from tests.sim.network import Fault, Network, Pipe
-from tests.sim.rules import TOLERATED
 from tests.sim.venue_judge import VenueJudge
 from tests.sim.venue_side import API_KEY, EPOCH_NS, SECRET, Venue
 from tests.sim.world import SECOND, World
@@ -182,8 +181,7 @@ def length_of(random: Random) -> int:
 
 def chosen(random: Random) -> list[str]:
     """Choose one to eight faults."""
-    known = {k: often for k, often in KINDS.items() if NOT_YET.get(k) not in TOLERATED}
-    kinds, weights = list(known), list(known.values())
+    kinds, weights = list(KINDS), list(KINDS.values())
     return random.choices(kinds, weights, k=random.randint(1, 8))
 
 

@@ -8,14 +8,7 @@ from typing import NamedTuple
 
 from tests.sim.world import MS, SECOND
 
-__all__ = ["CLOSE_CODES", "STATES", "TOLERATED", "Attempts", "Window", "Wish"]
-
-TOLERATED = {
-    "A-08": "who hears of too many connections hangs up before the 4003 comes",
-    "F-43": "a crossed snapshot is believed, and never asked for again",
-    "F-46": "after a sequence far ahead no snapshot is new enough: one request a trip",
-}
-"""What the product does not do as it should, and is not blamed for: to be emptied."""
+__all__ = ["CLOSE_CODES", "STATES", "Attempts", "Window", "Wish"]
 
 MINUTE_NS = 60 * SECOND
 KEPT_NS = MINUTE_NS + 5 * SECOND
