@@ -1,5 +1,6 @@
 """Says whether all has come right again, after everything was healed."""
 
+from feedhandler.tracker import TrackedBook
 from tests.sim.client_side import Host
 from tests.sim.findings import Findings
 from tests.sim.judge import Judge
@@ -9,8 +10,15 @@ from tests.sim.world import SECOND, World
 
 __all__ = ["Ending"]
 
+STALE, CROSSED = 0x02, 0x08
+
 # Who has not heard a heartbeat for longer may be about to give the connection up.
 BEATS_WITHIN_NS = 80 * SECOND
+
+
+def is_crossed(book: TrackedBook | None) -> bool:
+    """Say whether a book is not LIVE because the venue said twice that it crosses."""
+    return book is not None and book.flags & (CROSSED | STALE) == CROSSED
 
 
 class Ending:
@@ -50,8 +58,13 @@ class Ending:
             return False
         return all(
             route.confirmed
-            and not record.streams[route.channel].tainted
-            and (route.book is None or route.book.is_live)
+            and (
+                is_crossed(route.book)
+                or (
+                    not record.streams[route.channel].tainted
+                    and (route.book is None or route.book.is_live)
+                )
+            )
             for route in routes.values()
         )
 
@@ -93,7 +106,7 @@ class Ending:
         for channel in self._judge.wanted(host):
             book = host.session.routes[channel].book
             peer = served(host)
-            if book is None or peer is None:
+            if book is None or peer is None or is_crossed(book):
                 continue
             if peer.truth.now(channel) != (book.bids(), book.asks()):
                 self._findings.fail("I-01", host.name, f"{channel} is wrong at rest")

@@ -4,7 +4,9 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -71,8 +73,10 @@ def failing(config: pytest.Config) -> list[int]:
 def live_all(seeds: range, config: pytest.Config) -> Lives:
     """Live the kept seeds, then all others; remember which of them failed."""
     lives = Lives()
-    for seed in dict.fromkeys([*kept_seeds(config), *seeds]):
-        lives.add(live(seed))
+    wanted = list(dict.fromkeys([*kept_seeds(config), *seeds]))
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+        for report in pool.map(live, wanted, chunksize=10):
+            lives.add(report)
     if config.cache is not None:
         config.cache.set(CACHE, list(lives.failed))
     return lives
