@@ -349,8 +349,7 @@ def machine(load_before: str) -> str:
     return (
         f"{os.cpu_count()} processors, {model}; Linux {platform.release()}, Python "
         f"{platform.python_version()}, {versions}; commit {commit or 'unknown'}, "
-        f"{time.strftime('%Y-%m-%d')}; load {load_before} before and {load()} after, of "
-        "which a spinning reader is 1."
+        f"{time.strftime('%Y-%m-%d')}; load {load_before} before and {load()} after."
     )
 
 
