@@ -239,14 +239,14 @@ def test_without_heartbeats_a_connection_is_alive_at_89_9_and_lost_at_90_seconds
 def test_after_ten_seconds_of_silence_the_venue_is_asked_and_after_ten_more_lost():
     feed = live_feed(pongs=False)
     feed.tick()
-    for _ in range(99):
+    for _ in range(98):
         feed.tick(0.1)
     assert feed.pings == 0
 
     feed.tick(0.1)
     assert feed.pings == 1
 
-    for _ in range(99):
+    for _ in range(98):
         assert not feed.tick(0.1) & Action.CLOSE
     assert feed.book().is_live
     assert feed.tick(0.1) & Action.CLOSE
@@ -386,7 +386,7 @@ def test_every_stall_needs_a_pong_of_its_own():
 def test_a_venue_that_answers_no_ping_is_left_after_a_stall():
     feed = stalled(pongs=False)
     feed.tick()
-    for _ in range(99):
+    for _ in range(98):
         feed.update(feed.book().sequence + 1)
         assert not feed.tick(0.1) & Action.CLOSE
     assert feed.tick(0.1) & Action.CLOSE
