@@ -181,6 +181,8 @@ class FeedConfig(_Section, frozen=True):
     """Seconds that our own loop may not turn until every book is STALE; 0: for ever."""
     resync_interval: Seconds = 0.0
     """Seconds between two audits of a book against a fresh snapshot; 0: none."""
+    audit_log: str = ""
+    """A file for a line of every quote and trade, see ext/audit.pyx; "": none."""
     allow_plaintext: bool = False
     instruments: tuple[Instrument, ...] = ()
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from feedhandler.audit import AuditLog
 from feedhandler.authentication import ApiKey, shared_key
 from feedhandler.backoff import Backoff
 from feedhandler.codec import MsgspecCodec
@@ -100,6 +101,7 @@ class FeedHandler:
         self._secret = secret
         self._beat: asyncio.TimerHandle | None = None
         self._segments: Segments | None = None
+        self._audit: AuditLog | None = None
         self._forget()
 
     def _forget(self) -> None:
@@ -122,6 +124,7 @@ class FeedHandler:
         self._forget()
         self._segments = Segments(**self.config.shm.options())
         try:
+            self._open_audit()
             for instrument in self.config.instruments:
                 self._add(instrument)
             self._add_private()
@@ -151,6 +154,10 @@ class FeedHandler:
 
     def _leave(self) -> None:
         """Give back what others may want: the segments, the key's connections."""
+        if self._audit is not None:
+            self._audit.close()
+            self._look_at_audit(self._audit)
+            self._audit = None
         self._require().close()
         self._segments = None
         if self._key is not None:
@@ -296,6 +303,8 @@ class FeedHandler:
         connection = self._with_room(len(names))
         number = segments.board.add(instrument.symbol)
         for name in names:
+            if self._audit is not None:
+                self._audit.name(number, name)
             connection.session.add(name, number)
             book = connection.session.routes[name].book
             if book is not None:
@@ -345,8 +354,11 @@ class FeedHandler:
     ) -> Connection:
         config, limits, segments = self.config, self.config.limits, self._require()
         sink: Sink = segments.publisher
+        if self._audit is not None:
+            # Noted first: what readers are woken for is in the log.
+            sink = Tee(self._audit, sink, self._on_sink_error)
         if self._sink is not None:
-            sink = Tee(self._sink, segments.publisher, self._on_sink_error)
+            sink = Tee(self._sink, sink, self._on_sink_error)
         session = Session(
             MsgspecCodec(),
             sink,
@@ -380,6 +392,14 @@ class FeedHandler:
             close_timeout_s=limits.close_timeout_s,
         )
 
+    def _open_audit(self) -> None:
+        path = self.config.audit_log
+        if path:
+            try:
+                self._audit = AuditLog(path)
+            except OSError as error:
+                raise ConfigError(f"audit_log {path}: {error.strerror}") from None
+
     def _run(self, connection: Connection) -> None:
         self._tasks[connection] = asyncio.get_running_loop().create_task(
             connection.run()
@@ -395,7 +415,18 @@ class FeedHandler:
         for connection in self._connections:
             connection.tick()
         self._take()
+        if self._audit is not None:
+            self._look_at_audit(self._audit)
         self._gauge()
+
+    def _look_at_audit(self, audit: AuditLog) -> None:
+        """Count the lines of the audit log; tell, once, if it has ended by itself."""
+        counters = self._require().counters
+        counters.assign("audit_log_lines", audit.lines)
+        reason = audit.take_error()
+        if reason is not None:
+            counters.increment("audit_log_errors")
+            self._tell(Event("error", "", {"audit_log": reason}))
 
     def _gauge(self) -> None:
         """Show the state of the worst connection in the counters."""

@@ -1,6 +1,6 @@
 """What a feed has in shared memory: made, published and ended together."""
 
-from feedhandler import shm
+from feedhandler import audit, shm
 from feedhandler.board import Board
 from feedhandler.counters import Counters, CountersReader
 from feedhandler.publisher import Publisher
@@ -10,6 +10,8 @@ from feedhandler.segment import Mapping
 from feedhandler.tracker import COUNTERS, HISTOGRAMS
 
 __all__ = ["Segments"]
+
+_COUNTERS = COUNTERS + audit.COUNTERS
 
 
 class Segments:
@@ -60,9 +62,9 @@ class Segments:
             )
             self.counters = Counters(
                 self._create(
-                    "counters", Counters.size_for(len(COUNTERS), len(HISTOGRAMS))
+                    "counters", Counters.size_for(len(_COUNTERS), len(HISTOGRAMS))
                 ),
-                COUNTERS,
+                _COUNTERS,
                 HISTOGRAMS,
                 self._owned[-1].origin,
             )

@@ -41,6 +41,7 @@ FLOORS = [
     {
         "codec",
         "publisher",
+        "audit",
         "authentication",
         "reconnect",
         "orders",

@@ -21,7 +21,7 @@ def test_the_defaults_are_these():
     assert feed.url_of(MARKET_DATA) == (
         "wss://api.tradingplatform.example.com/ws/market-data"
     )
-    assert (feed.publish, feed.resync_interval) == ("every", 0.0)
+    assert (feed.publish, feed.resync_interval, feed.audit_log) == ("every", 0.0, "")
     assert (feed.shm.name, feed.shm.capacity, feed.shm.mode) == ("md", 131_072, 0o600)
     assert (feed.shm.board_levels, feed.shm.instruments) == (10, 1024)
     assert feed.shm.wake is False
