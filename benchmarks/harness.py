@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
+from feedhandler.audit import AuditLog
 from feedhandler.board import Board
 from feedhandler.codec import Codec, MsgspecCodec
 from feedhandler.counters import Counters
@@ -19,6 +20,7 @@ from feedhandler.publisher import Publisher
 from feedhandler.records import QUOTE, TRADE
 from feedhandler.ring import Ring
 from feedhandler.session import Session
+from feedhandler.sink import Sink, Tee
 from feedhandler.throttle import Throttle
 from feedhandler.tracker import COUNTERS, HISTOGRAMS
 
@@ -89,19 +91,24 @@ def _pack(levels: list[list[float]]) -> bytes:
     return b"".join(struct.pack("<dd", price, size) for price, size in levels)
 
 
-def session(messages: list[bytes]) -> Session:
+def session(messages: list[bytes], audit: AuditLog | None = None) -> Session:
     """Return a Session as the product ships it, subscribed to what *messages* need."""
-    return session_of(dict.fromkeys(json.loads(m)["channel"] for m in messages))
+    channels = dict.fromkeys(json.loads(message)["channel"] for message in messages)
+    return session_of(channels, audit=audit)
 
 
-def session_of(channels: Iterable[str], codec: Codec | None = None) -> Session:
+def session_of(
+    channels: Iterable[str],
+    codec: Codec | None = None,
+    audit: AuditLog | None = None,
+) -> Session:
     """Return a Session as the product ships it, subscribed to *channels*.
 
     Rings, board and counters are written as they are in shared memory, but over private
     memory: the same stores, and nobody reading.
     """
     board = Board(bytearray(Board.size_for(1024, 10)), 1024, 10)
-    publisher = Publisher(
+    sink: Sink = Publisher(
         Ring(bytearray(Ring.size_for(QUOTE, CAPACITY)), QUOTE, CAPACITY),
         Ring(bytearray(Ring.size_for(TRADE, CAPACITY)), TRADE, CAPACITY),
         board,
@@ -109,7 +116,7 @@ def session_of(channels: Iterable[str], codec: Codec | None = None) -> Session:
     size = Counters.size_for(len(COUNTERS), len(HISTOGRAMS))
     made = Session(
         codec or MsgspecCodec(),
-        publisher,
+        sink if audit is None else Tee(audit, sink, print),
         Counters(bytearray(size), COUNTERS, HISTOGRAMS),
         Throttle(45, WINDOW_NS),
         Throttle(180, WINDOW_NS),

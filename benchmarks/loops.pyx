@@ -56,6 +56,20 @@ def time_feed(Session session not None, list frames) -> int:
     return processor_ns() - start
 
 
+def time_reads(Session session not None, list frames, Py_ssize_t size) -> int:
+    """Return the ns for the same, with the end of a read after every *size* frames."""
+    cdef bytes frame
+    cdef Py_ssize_t left = size
+    cdef int64_t start = monotonic_ns()
+    for frame in frames:
+        session.feed(PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame), start)
+        left -= 1
+        if left == 0:
+            session.sink.flush()
+            left = size
+    return monotonic_ns() - start
+
+
 def time_book(OrderBook book not None, list updates) -> int:
     """Return the ns to apply *updates*: (bids, asks) of packed doubles price, size."""
     cdef bytes bids, asks

@@ -50,6 +50,7 @@ publish = "every"
 quiet_after = 30.0
 stall_after = 1.0
 resync_interval = 0.0
+audit_log = ""
 allow_plaintext = false
 
 [credentials]
