@@ -8,7 +8,7 @@ clock. Market data goes straight to the Sink (tracker.Tracker); everything else 
 import re
 from typing import NamedTuple
 
-from libc.stdint cimport INT64_MAX
+from libc.stdint cimport INT64_MAX, uint32_t
 
 from feedhandler.codec cimport Codec
 from feedhandler.counters cimport Counters
@@ -539,14 +539,15 @@ cdef class Session(Tracker):
 
     # ── what is asked for ─────────────────────────────────────────────────────────────
 
-    def add(self, str channel not None, int instrument):
+    def add(self, str channel not None, int instrument, uint32_t epoch=0):
         """Hold a channel: its messages are routed, and it is subscribed to when open.
 
         Raises ValueError for a name outside the grammar. Adding a held one does nothing.
+        Its epochs follow *epoch*: the last one of the same channel, if it was held before.
         """
         if channel in self.routes:
             return
-        Tracker.add(self, channel, instrument)
+        Tracker.add(self, channel, instrument, epoch)
         if self.state in CONNECTED:
             self.to_subscribe.append(channel)
 

@@ -182,7 +182,8 @@ cdef class TrackedBook:
 cdef class Route:
     """Where the messages of one channel go."""
 
-    def __cinit__(self, channel, int instrument):
+    def __cinit__(self, channel, int instrument, uint32_t epoch=0):
+        self.epoch = epoch
         self.channel = format_channel(channel)
         self.kind = KINDS.get(channel.kind, Kind.PRIVATE)
         self.symbol = channel.symbol
@@ -190,6 +191,7 @@ cdef class Route:
         self.interval = INTERVAL_NAMES.index(channel.interval) if channel.interval else -1
         if channel.kind == "orderbook":
             self.book = TrackedBook(self.symbol, self.channel, instrument, channel.depth)
+            self.book.epoch = epoch
         if self.kind == Kind.TRADE:
             self.seen = <uint64_t *> calloc(SEEN, sizeof(uint64_t))
             if self.seen == NULL:
@@ -879,13 +881,14 @@ cdef class Tracker(Inbox):
 
     # ── what the host calls ───────────────────────────────────────────────────────────
 
-    def add(self, str channel not None, int instrument):
+    def add(self, str channel not None, int instrument, uint32_t epoch=0):
         """Route a channel's messages; ValueError for a name outside the grammar.
 
-        Adding a held one does nothing.
+        Adding a held one does nothing. Its epochs follow *epoch*: the last one of the same
+        channel, if it was held before.
         """
         if channel not in self.routes:
-            self.routes[channel] = Route(parse_channel(channel), instrument)
+            self.routes[channel] = Route(parse_channel(channel), instrument, epoch)
             self.table = RouteTable(list(self.routes.values()))
 
     def drop(self, Route route not None):

@@ -114,6 +114,8 @@ class FeedHandler:
         self._owners: dict[str, Connection] = {}
         self._books: dict[str, TrackedBook] = {}
         self._closed_markets: set[str] = set()
+        # Of channels that were given up: a number that comes again is no new beginning.
+        self._epochs: dict[str, int] = {}
 
     # ── life ──────────────────────────────────────────────────────────────────────────
 
@@ -280,6 +282,10 @@ class FeedHandler:
         connection = self._owners.pop(symbol)
         self._books.pop(symbol, None)
         for name in instrument.channel_names():
+            route = connection.session.routes.get(name)
+            if route is not None:
+                book = route.book
+                self._epochs[name] = max(route.epoch, 0 if book is None else book.epoch)
             connection.session.remove(name)
         segments.board.remove(symbol)
         connection.flush()
@@ -305,7 +311,7 @@ class FeedHandler:
         for name in names:
             if self._audit is not None:
                 self._audit.name(number, name)
-            connection.session.add(name, number)
+            connection.session.add(name, number, self._epochs.get(name, 0))
             book = connection.session.routes[name].book
             if book is not None:
                 self._books[instrument.symbol] = book

@@ -192,6 +192,21 @@ def test_a_closed_connection_is_stale_reconnected_and_live_again(code: int | Non
     run(work)
 
 
+@pytest.mark.req("I-04", "BP-07")
+def test_the_epochs_of_a_book_go_on_when_it_comes_back():
+    async def work(venue: Venue) -> None:
+        settings = config(venue, "epochs", "AAPL", "MSFT")
+        async with FeedHandler(settings) as feed:
+            await feed.live(SECONDS)
+            first = feed.book("AAPL").epoch
+            feed.unsubscribe("AAPL")
+            feed.subscribe("AAPL")
+            await feed.live(SECONDS)
+            assert feed.book("AAPL").epoch == first + 1
+
+    run(work)
+
+
 @pytest.mark.req("BP-07", "SB-05")
 def test_instruments_come_and_go_while_the_feed_runs():
     async def work(venue: Venue) -> None:
