@@ -45,6 +45,7 @@ cdef class Listener(WSListener):
             transport.disconnect(False)
             return
         self.act(self.session.opened(monotonic_ns()))
+        self.tick()
 
     cpdef on_ws_frame(self, WSTransport transport, WSFrame frame):
         cdef int actions = 0

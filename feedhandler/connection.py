@@ -148,6 +148,8 @@ class Connection:
                     enable_auto_pong=False,
                     max_frame_size=HARD_LIMIT * self._max_message_bytes,
                     max_redirects=0,
+                    # Its readers miss a reset that comes right behind data on uvloop.
+                    use_aiofastnet=False,
                 ),
                 self._connect_timeout_s,
             )

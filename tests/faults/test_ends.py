@@ -154,9 +154,6 @@ def test_a_socket_that_is_killed_on_our_side_is_stale_and_connected_again():
 
 # ── behind a message ──────────────────────────────────────────────────────────────────
 
-# Its readers are told once that the socket has an error, and stop at a short read.
-MISSED = pytest.mark.xfail(strict=True, reason="on uvloop picows misses this reset")
-
 
 class Busy(Quotes):
     """A sink that keeps the loop from reading, from its first quote until *over*."""
@@ -178,7 +175,7 @@ class Busy(Quotes):
         ("asyncio", "FIN"),
         ("asyncio", "RST"),
         ("uvloop", "FIN"),
-        pytest.param("uvloop", "RST", marks=MISSED),
+        ("uvloop", "RST"),
     ],
 )
 def test_an_end_right_behind_a_message_is_stale_at_once(loop: str, how: str):
