@@ -381,6 +381,7 @@ cdef class Tracker(Inbox):
         cdef Route route
         cdef TrackedBook book
         cdef Verdict verdict
+        cdef int64_t highest
         end_stage(self, DECODE)
         route = self.table.find(channel)
         if route is None:
@@ -397,6 +398,7 @@ cdef class Tracker(Inbox):
         self.counters.add(Count.UPDATES, 1)
         book.last_ns = self.now_ns
         book.is_silent = False
+        highest = book.sync.highest
         verdict = book.sync.delta(sequence)
         if verdict == Verdict.APPLY:
             if bid_count + ask_count > 2 * book.levels.depth + SLACK or book.levels.update(
@@ -413,8 +415,10 @@ cdef class Tracker(Inbox):
             self.counters.add(Count.DUPLICATES, 1)
             return 0
         hold(book, sequence, timestamp_ms, self.now_ns, bids, bid_count, asks, ask_count)
-        if verdict == Verdict.RESYNC:
+        if verdict == Verdict.RESYNC or 0 <= highest < sequence - 1:
+            # It may be another one, while a snapshot is on its way.
             self.counters.add(Count.GAPS, 1)
+        if verdict == Verdict.RESYNC:
             self.note("gap", book.symbol, {
                 "channel": book.channel, "expected": book.sync.applied + 1, "received": sequence,
             })
