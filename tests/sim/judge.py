@@ -308,14 +308,20 @@ class Judge:
             self._fail("I-02", host, f"{channel} is LIVE with flags {flags:#x}")
         if record.late or not record.open:
             self._fail("I-03", host, f"{channel} is LIVE, and may be old")
-        elif not stream.tainted and not stream.stands_at(event.sequence):
-            known = f"known until {stream.reached}, then {sorted(stream.ahead)[:5]}"
-            self._fail("I-03", host, f"{channel} is LIVE at {event.sequence}, {known}")
-        elif not stream.tainted:
-            self._compare(host, channel, event)
+        elif not stream.stands_at(event.sequence):
+            if not stream.tainted:
+                known = f"known until {stream.reached}, then {sorted(stream.ahead)[:5]}"
+                self._fail(
+                    "I-03", host, f"{channel} is LIVE at {event.sequence}, {known}"
+                )
+        else:
+            self._compare(host, channel, stream, event)
 
-    def _compare(self, host: Host, channel: str, event: Any) -> None:
-        """Compare a book with what the venue's was then (I-01)."""
+    def _compare(self, host: Host, channel: str, stream: Stream, event: Any) -> None:
+        """Compare a book with what the venue's was then (I-01).
+
+        What was told wrongly may be put right by what comes after it.
+        """
         book, link = host.session.routes[channel].book, host.link
         assert book is not None
         assert link is not None
@@ -323,7 +329,9 @@ class Judge:
         top = (event.bid_price, event.bid_size), (event.ask_price, event.ask_size)
         if bids and asks and top != (bids[0], asks[0]):
             self._fail("I-01", host, f"{channel} quotes {top}, its book is another")
-        if not link.served.truth.was(channel, event.sequence, bids, asks):
+        if link.served.truth.was(channel, event.sequence, bids, asks):
+            stream.tainted = False
+        elif not stream.tainted:
             self._fail("I-01", host, f"{channel} is wrong at {event.sequence}")
 
     def traded(self, host: Host, event: Any) -> None:

@@ -143,7 +143,7 @@ class Life:
         self.chaos.heal()
         for rest_ns in (SECOND, 2 * SECOND):
             # Who missed the last update of all cannot know that before the next.
-            self.venue.burst(8)
+            self.venue.stir()
             world.run(world.now_ns + rest_ns)
             self._settle(heal_ns)
         while self.messages < LEAST_MESSAGES and self.client.is_open:

@@ -52,6 +52,10 @@ class Truth:
         if not states or states[-1] != now:
             states.append(now)
 
+    def latest(self, channel: str) -> int:
+        """Return the last sequence of a channel, 0 for one that never had any."""
+        return next(reversed(self._books.get(channel, {0: []})))
+
     def was(self, channel: str, sequence: int, bids: Levels, asks: Levels) -> bool:
         """Say whether a book was so at a sequence."""
         numbers = self._numbers[channel.split(":")[1]]

@@ -49,6 +49,7 @@ __all__ = ["API_KEY", "EPOCH_NS", "SECRET", "Observer", "Peer", "Venue", "config
 EPOCH_NS = 1_625_054_400 * SECOND
 API_KEY, SECRET, ACCOUNT = "key-sim", "secret-sim", "acc-sim"
 ADDRESS = "10.0.0.1"
+MOST_STEPS = 100
 CLOSE_DEADLINE_NS = round(CLOSE_DEADLINE_S * SECOND)
 
 SYMBOLS = [
@@ -405,6 +406,15 @@ class Venue:
             for _ in range(steps):
                 self.house.act(self.now_ns)
             self.acted()
+
+    def stir(self) -> None:
+        """Let the traders act until every book that somebody has is another one."""
+        truth = self.exchange.truth
+        quiet = {name: truth.latest(name) for name in self.books()}
+        for _ in range(MOST_STEPS):
+            self.burst(4)
+            if all(truth.latest(name) > at for name, at in quiet.items()):
+                break
 
     def _trade_later(self) -> None:
         pause_ns = int(self._random.expovariate(1) * self._pause_ns)
