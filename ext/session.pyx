@@ -453,6 +453,7 @@ cdef class Session(Tracker):
             })
             return
         if request.action == "subscribe":
+            self.was_subscribed = True
             for channel in request.channels:
                 if channel in self.routes:
                     self.confirm(self.routes[channel])
@@ -470,7 +471,6 @@ cdef class Session(Tracker):
         """Be SUBSCRIBED exactly while some channel is confirmed."""
         subscribed = any(route.confirmed for route in self.routes.values())
         if subscribed and self.state in (State.OPEN, State.AUTHENTICATED):
-            self.was_subscribed = True
             self.move("subscribed")
         elif not subscribed and self.state == State.SUBSCRIBED:
             self.move("holds nothing" if self.login is None else "holds nothing, authenticated")

@@ -164,7 +164,7 @@ class Socket:
         if kind == UPGRADED:
             self.open = True
             host.watcher.opened(host)
-            return session.opened(host.now_ns)
+            return session.opened(host.now_ns) | session.tick(host.now_ns)
         if kind == FINISHED:
             self.lose()
         elif kind == CLOSE:

@@ -51,12 +51,10 @@ class Stream:
 
     def snapshot(self, sequence: int, true: bool) -> None:
         """Hear of a snapshot."""
-        if self.tainted:
-            # What came before it may have been told wrongly too.
-            self.ahead.clear()
-        self.tainted = not true
         self.reached = sequence
         self.ahead = {number for number in self.ahead if number > sequence}
+        # What came before it and is beyond it may have been told wrongly.
+        self.tainted = not true or (self.tainted and bool(self.ahead))
         self._go_on()
 
     def update(self, sequence: int, true: bool) -> None:
