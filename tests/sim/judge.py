@@ -198,7 +198,7 @@ class Judge:
         record.pending.discard(message.get("id"))
         kind = message.get("type")
         if kind == "orderbook_update" or kind == "orderbook":
-            self._hear_book(record, kind, message, payload not in self._lies)
+            self._hear_book(host, record, message, payload not in self._lies)
         elif kind in PRIVATE:
             record.to_hand += message["channel"] in host.wanted
         elif kind == "heartbeat":
@@ -227,16 +227,18 @@ class Judge:
         return self._decoded[payload]
 
     def _hear_book(
-        self, record: Record, kind: str, message: dict[str, Any], true: bool
+        self, host: Host, record: Record, message: dict[str, Any], true: bool
     ) -> None:
-        stream = record.streams.get(message["channel"])
+        channel, sequence = message["channel"], message["data"]["sequence"]
+        stream = record.streams.get(channel)
         if stream is None:
             return
         record.suspects.append(stream)
-        if kind == "orderbook":
-            stream.snapshot(message["data"]["sequence"], true)
+        if message["type"] == "orderbook":
+            assert host.link is not None
+            stream.snapshot(sequence, true, host.link.served.truth.latest(channel))
         else:
-            stream.update(message["data"]["sequence"], true)
+            stream.update(sequence, true)
 
     def _hear_login(self, host: Host, record: Record, message: dict[str, Any]) -> None:
         """Take an auth_response as A-01 has it."""

@@ -35,6 +35,8 @@ class Stream:
         # Of a book: up to where all is known, and what is known beyond that.
         self.reached: int | None = None
         self.ahead: set[int] = set()
+        # Numbers of what was told wrongly, and whether that may be in the book.
+        self.lies: set[int] = set()
         self.tainted = False
         self.wishes = 0
         self.quote = NOTHING
@@ -45,21 +47,25 @@ class Stream:
         """Hear that there is a new connection, or none."""
         self.reached = None
         self.ahead.clear()
+        self.lies.clear()
         self.tainted = False
         self.wishes = 0
         self.trades.clear()
 
-    def snapshot(self, sequence: int, true: bool) -> None:
-        """Hear of a snapshot."""
+    def snapshot(self, sequence: int, true: bool, latest: int) -> None:
+        """Hear of a snapshot, when *latest* is the last number that there is."""
+        # What has a number that is none yet is not waited for.
+        self.ahead = {number for number in self.ahead if sequence < number <= latest}
+        self.lies = {number for number in self.lies if sequence < number <= latest}
+        self.tainted = not true or bool(self.lies)
         self.reached = sequence
-        self.ahead = {number for number in self.ahead if number > sequence}
-        # What came before it and is beyond it may have been told wrongly.
-        self.tainted = not true or (self.tainted and bool(self.ahead))
         self._go_on()
 
     def update(self, sequence: int, true: bool) -> None:
         """Hear of an update."""
-        self.tainted = self.tainted or not true
+        if not true:
+            self.tainted = True
+            self.lies.add(sequence)
         if self.reached is None or sequence > self.reached:
             self.ahead.add(sequence)
             self._go_on()

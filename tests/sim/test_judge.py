@@ -146,7 +146,7 @@ def test_a_stream_stands_where_all_that_came_is_known() -> None:
     stream.update(4, True)
     assert not stream.stands_at(4)
 
-    stream.snapshot(5, True)
+    stream.snapshot(5, True, 9)
     assert stream.stands_at(5)
 
     stream.update(7, True)
@@ -160,16 +160,31 @@ def test_a_stream_stands_where_all_that_came_is_known() -> None:
     stream.update(8, True)
     assert not stream.stands_at(8)
 
-    stream.snapshot(7, True)
+    stream.snapshot(7, True, 9)
     assert stream.stands_at(8)
 
 
-def test_what_was_told_wrongly_is_forgiven_with_the_next_true_snapshot() -> None:
+def test_what_was_told_wrongly_is_forgiven_with_a_true_snapshot_that_has_it() -> None:
     stream = Stream(0, True)
-    stream.snapshot(5, True)
-    stream.update(1006, False)
+    stream.snapshot(5, True, 9)
+    stream.update(7, False)
     assert stream.tainted
 
-    stream.snapshot(6, True)
+    stream.snapshot(6, True, 9)
+    assert stream.tainted
+    assert stream.stands_at(7)
+
+    stream.snapshot(8, True, 9)
+    assert not stream.tainted
+    assert stream.stands_at(8)
+
+
+def test_a_number_that_is_none_yet_is_not_waited_for() -> None:
+    stream = Stream(0, True)
+    stream.snapshot(5, True, 9)
+    stream.update(1006, False)
+    assert not stream.stands_at(5)
+
+    stream.snapshot(6, True, 9)
     assert not stream.tainted
     assert stream.stands_at(6)
