@@ -32,7 +32,7 @@ log = logging.getLogger("feedhandler")
 BEAT_S = 0.1
 LIVE_POLL_S = 0.002
 # For the venue to answer our close frames; the whole end takes less than 2 s.
-STOP_S = 1.5
+STOP_S = 1.0
 WINDOW_NS = 61_000_000_000
 # Connection logs its attempts and its end by itself, with the URL.
 LOG_LEVELS = {

@@ -129,7 +129,7 @@ def test_a_signal_ends_a_feed_cleanly_within_two_seconds(number: int):
 @pytest.mark.req("EX-04", "F-91")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_ends_a_feed_at_once(number: int):
-    """The venue answers no close frame: the first one would take 1.5 s."""
+    """The venue answers no close frame: the first one would take a second."""
     name = unique("twice")
     with (
         venue() as (server, url),
