@@ -191,6 +191,17 @@ def test_a_session_that_was_ended_is_never_connected_again(state: str):
     assert feed.session.failed is None
 
 
+@pytest.mark.req("CN-07")
+@pytest.mark.parametrize("code", [1000, 1006, 4000])
+def test_nothing_follows_the_end_of_a_session_that_was_to_end(code: int):
+    feed = Feed(AAPL, reconnect=exact())
+    feed.session.end(feed.now_ns)
+    feed.session.closed(feed.now_ns, code)
+
+    assert [event.kind for event in feed.ends()] == ["closed"]
+    assert feed.session.failed is None
+
+
 @pytest.mark.req("RC-02", "RC-06")
 def test_after_the_last_attempt_there_is_no_other():
     feed = Feed(AAPL, opened=False, reconnect=exact())

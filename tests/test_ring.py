@@ -553,16 +553,18 @@ def for_seconds(seconds: float):
 @pytest.mark.req("F-76", "F-79", "F-86")
 @pytest.mark.parametrize("capacity", [64, 1024])
 def test_no_batch_is_torn_under_a_writer_at_full_speed(tmp_path, capacity):
-    torn = torn_raw = busy = last = 0
+    torn = torn_raw = busy = last = taken = 0
     with speeding(tmp_path / "ring", QUOTE, capacity) as buffer:
         reader = Reader(buffer, QUOTE)
         raw = buffer[SLOTS:].view(np.uint64).reshape(-1, 8)
         for _ in for_seconds(1.0):
             records = reader.poll()
+            taken += len(records)
             torn += torn_in(records, capacity)
             assert (np.diff(records["seq"].astype(np.int64)) == 1).all()
             assert not len(records) or int(records["seq"][0]) > last
             last = int(records["seq"][-1]) if len(records) else last
+            assert reader.received == taken
             assert reader.received + reader.lost == reader.position - reader.start
             unchecked = raw.copy()
             torn_raw += torn_in(unchecked, capacity)
@@ -577,14 +579,38 @@ def test_no_batch_is_torn_under_a_writer_at_full_speed(tmp_path, capacity):
 
 @pytest.mark.req("F-76", "F-79", "F-86")
 def test_no_record_is_torn_at_the_lap_edge(tmp_path):
-    """Slots of 4096 bytes: the writer is so slow that it passes the reader slowly."""
-    torn = 0
+    """Slots of 4096 bytes, and a reader that goes back whenever it is up to date."""
+    torn = received = lost = 0
     with speeding(tmp_path / "ring", PAGES, CAPACITY) as buffer:
         reader = Reader(buffer, PAGES)
         for _ in for_seconds(1.0):
-            torn += torn_in(reader.take_one(), CAPACITY)
+            lost_before = reader.lost
+            record = reader.take_one()
+            torn += torn_in(record, CAPACITY)
+            received += len(record)
+            lost += reader.lost - lost_before
             assert reader.received + reader.lost == reader.position - reader.start
+            if not len(record):
+                reader.rebind(buffer, "oldest")
 
     assert torn == 0
-    assert reader.received > 1000
-    assert reader.lost > 0
+    assert received > 1000
+    assert lost > 0
+
+
+@pytest.mark.req("I-06", "F-79", "F-86")
+def test_what_is_overwritten_while_it_is_copied_is_not_returned_but_lost(tmp_path):
+    """Megabytes from the oldest record on: it is copying most of the time."""
+    torn = received = lost = 0
+    with speeding(tmp_path / "ring", PAGES, 512) as buffer:
+        for _ in for_seconds(1.0):
+            reader = Reader(buffer, PAGES, start="oldest")
+            records = reader.poll()
+            torn += torn_in(records[:64], 512) + torn_in(records[-8:], 512)
+            assert reader.received == len(records)
+            received += reader.received
+            lost += reader.lost
+
+    assert torn == 0
+    assert received > 1000
+    assert lost > 0

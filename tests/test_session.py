@@ -24,6 +24,7 @@ from tests.feeds import (
     START_NS,
     TIME_MS,
     Feed,
+    Recorder,
     book,
     live_feed,
 )
@@ -334,6 +335,37 @@ def test_updates_during_a_resync_are_held_and_applied_after_the_snapshot():
     assert [event.kind for event in feed.events("live")] == ["live"]
 
 
+@pytest.mark.req("F-35")
+def test_a_held_update_keeps_the_times_of_when_it_was_sent_and_read():
+    feed = live_feed(utc_offset_ns=7)
+    read_ns = []
+    for sequence in (102, 103, 104):
+        feed.pass_s(1)
+        feed.update(sequence, timestamp=TIME_MS + sequence)
+        read_ns.append(feed.now_ns + 7)
+    feed.quotes()
+    feed.pass_s(1)
+    feed.snapshot(101, *SOUND)
+
+    snapshot, *held = feed.quotes()
+    assert snapshot.recv_ns == feed.now_ns + 7
+    assert [quote.venue_ns // 1_000_000 - TIME_MS for quote in held] == [102, 103, 104]
+    # The last one is news of now: with it the book is LIVE.
+    assert [quote.recv_ns for quote in held] == [*read_ns[:2], feed.now_ns + 7]
+
+
+@pytest.mark.req("F-36", "F-37")
+def test_an_update_that_is_held_twice_is_applied_once():
+    feed = live_feed()
+    for sequence in (102, 102, 103, 102):
+        feed.update(sequence)
+    feed.quotes()
+    feed.update(101)
+
+    assert [quote.sequence for quote in feed.quotes()] == [101, 102, 103]
+    assert feed.book().is_live
+
+
 @pytest.mark.req("OB-15", "F-35")
 def test_levels_of_the_old_book_do_not_survive_a_snapshot():
     feed = live_feed()
@@ -359,6 +391,18 @@ def test_a_missing_update_that_still_comes_heals_the_book():
     assert feed.book().bids() == [
         (150.0, 1.0), (149.95, 1000.0), (149.9, 2.0), (149.8, 1.0),
     ]  # fmt: skip
+
+
+@pytest.mark.req("F-37", "I-03")
+def test_a_book_with_a_second_gap_is_not_healed_by_the_end_of_the_first():
+    feed = live_feed()
+    lossy(feed, 104)
+    feed.quotes()
+    feed.update(101)
+
+    (quote,) = feed.quotes()
+    assert (quote.sequence, quote.flags & TRUST) == (101, STALE | GAP)
+    assert feed.events("live") == []
 
 
 @pytest.mark.req("F-37", "BP-20")
@@ -473,6 +517,22 @@ def test_one_request_is_outstanding_for_a_book_whatever_is_lost_meanwhile():
     assert feed.asked() == [("subscribe", [AAPL])]
 
 
+@pytest.mark.req("I-17", "F-46")
+def test_events_that_nobody_takes_are_bounded_and_the_newest_stay():
+    feed = live_feed()
+    for number in range(1000, 1000 + 20 * 2000, 20):
+        for message in (
+            book("orderbook", number, *SOUND),
+            book("orderbook_update", number + 2, [], []),
+        ):
+            feed.session.receive(json.dumps(message).encode(), feed.now_ns)
+    events = feed.session.take_events()
+
+    assert 2048 <= len(events) <= 4096
+    assert [event.kind for event in events[-3:]] == ["live", "gap", "stale"]
+    assert events[-2].detail["received"] == number + 2
+
+
 @pytest.mark.req("F-51", "BP-06")
 def test_all_books_that_lost_something_are_asked_for_in_one_request():
     channels = [f"orderbook:S{number}:10" for number in range(50)]
@@ -500,6 +560,22 @@ def test_held_updates_are_bounded_and_a_full_hold_starts_over():
     assert feed.book().sequence == 1126
 
 
+@pytest.mark.req("F-46", "I-17")
+def test_held_updates_are_bounded_in_bytes_too():
+    feed = live_feed()
+    update = json.dumps(book("orderbook_update", 0, [(1, 1)] * 70_000, []))
+    for sequence in range(102, 102 + 15):
+        feed.receive(update.replace('"sequence": 0', f'"sequence": {sequence}'))
+    feed.snapshot(101, *SOUND)
+
+    assert not feed.book().is_live
+
+    feed.snapshot(115, *SOUND)
+
+    assert feed.book().is_live
+    assert feed.book().sequence == 116
+
+
 @pytest.mark.req("F-46")
 def test_1024_held_updates_are_all_applied():
     feed = live_feed()
@@ -521,6 +597,16 @@ def test_a_wrong_symbol_on_a_book_channel_is_a_lost_update(kind):
     assert feed.counter("mismatches") == 1
     assert feed.flags & TRUST == STALE | GAP
     assert feed.book(MSFT).is_live
+
+
+@pytest.mark.req("I-17", "F-48")
+@pytest.mark.parametrize("too_many", [False, True])
+def test_an_update_of_more_levels_than_a_book_can_need_is_a_lost_one(too_many):
+    feed = live_feed()
+    feed.update(101, [(1.0, 0.0)] * (2 * 10 + 1024 + too_many))
+
+    assert feed.book().is_live is not too_many
+    assert feed.counter("bad_values") == too_many
 
 
 @pytest.mark.req("F-31")
@@ -638,6 +724,16 @@ def test_a_book_that_healed_starts_at_the_foot_of_the_ladder_the_next_time():
     assert feed.asked() == [("subscribe", [AAPL])]
 
 
+@pytest.mark.req("F-37", "F-44")
+def test_a_book_that_healed_in_part_stays_where_it_is_on_the_ladder():
+    feed = live_feed(answers=True)
+    lossy(feed, 104)
+    feed.tick(2)
+    feed.update(101)
+
+    assert feed.tick(2) & Action.CLOSE
+
+
 @pytest.mark.req("F-44")
 def test_the_first_snapshot_has_the_same_ladder():
     feed = Feed(AAPL)
@@ -647,6 +743,36 @@ def test_the_first_snapshot_has_the_same_ladder():
 
     assert feed.asked() == [("unsubscribe", [AAPL]), ("subscribe", [AAPL])]
     assert feed.tick(2) & Action.CLOSE
+
+
+@pytest.mark.req("F-44", "A-06")
+def test_a_venue_that_gives_no_snapshots_is_given_more_and_more_time():
+    feed = Feed(AAPL, answers=True)
+    for patience_s in (2, 4, 8, 16, 32, 64, 64):
+        assert feed.asked() == [("subscribe", [AAPL])]
+        wait(feed, patience_s)
+        assert feed.asked() == [("unsubscribe", [AAPL]), ("subscribe", [AAPL])]
+        assert wait(feed, patience_s) & Action.CLOSE
+        feed.close()
+        feed.open()
+
+    feed.snapshot(100, *SOUND)
+    feed.update(102)
+    feed.collect()
+    feed.sent()
+    wait(feed, 2)
+    assert feed.asked() == [("unsubscribe", [AAPL]), ("subscribe", [AAPL])]
+
+
+def wait(feed: Feed, seconds: float) -> int:
+    """Let time pass up to a moment at which, and not before, something is due."""
+    feed.pass_s(-0.001)
+    for _ in range(round(10 * seconds)):
+        assert feed.tick(0.1) & ~Action.SEND == Action.NOTHING
+        if feed.now_ns // (SECOND_NS // 10) % 200 == 0:
+            feed.heartbeat()
+    assert [m for m in feed.wire if m["action"] == "unsubscribe"] == []
+    return feed.tick(0.001)
 
 
 # ── connections ───────────────────────────────────────────────────────────────────────
@@ -713,6 +839,19 @@ def test_updates_held_on_one_connection_are_not_applied_on_the_next():
 
     assert feed.book().is_live
     assert feed.book().sequence == 101
+
+
+@pytest.mark.req("F-39", "CC-10")
+def test_the_first_updates_of_a_venue_that_started_anew_wait_for_its_snapshot():
+    feed = live_feed()
+    feed.close()
+    feed.open()
+    feed.update(1)
+    feed.update(2)
+    feed.snapshot(0, *SOUND)
+
+    assert feed.book().is_live
+    assert feed.book().sequence == 2
 
 
 def test_requests_of_one_connection_are_not_answered_on_the_next():
@@ -1185,6 +1324,16 @@ def test_a_connection_that_is_lost_is_stale_but_no_gap(event):
     assert quote.flags == STALE
 
 
+@pytest.mark.req("LC-05", "I-03")
+def test_from_the_begin_of_a_close_on_nothing_is_live():
+    feed = live_feed()
+    feed.session.closing(feed.now_ns)
+    feed.update(101)
+
+    assert [quote.flags for quote in feed.quotes()] == [STALE]
+    assert not feed.book().is_live
+
+
 @pytest.mark.req("F-43", "I-02")
 @pytest.mark.parametrize("price", [150.05, 151.0])
 def test_a_crossed_or_locked_book_is_neither_live_nor_stale(price):
@@ -1210,6 +1359,48 @@ def test_a_crossed_snapshot_is_not_live():
 def test_a_crossed_book_turns_stale_like_any_other():
     feed = live_feed()
     feed.update(101, [(151.0, 1.0)])
+    feed.quotes()
+    feed.close()
+
+    (quote,) = feed.quotes()
+    assert quote.flags == STALE | CROSSED
+
+
+@pytest.mark.req("A-24")
+def test_the_quotes_of_a_closed_market_say_so_until_it_opens():
+    feed = live_feed(AAPL, MSFT)
+    for closed in ({"AAPL"}, {"AAPL"}, set()):
+        feed.session.mark_markets(closed, feed.now_ns)
+        feed.update(feed.book().sequence + 1)
+
+    assert [(quote.instrument, quote.flags) for quote in feed.quotes()] == [
+        *[(0, LIVE | Flags.MARKET_CLOSED)] * 3,
+        *[(0, LIVE)] * 2,
+    ]
+
+
+@pytest.mark.req("I-04")
+def test_the_flags_of_a_quote_have_the_low_byte_of_its_epoch():
+    memory = bytearray(Ring.size_for(QUOTE, 512))
+    trades = Ring(bytearray(Ring.size_for(TRADE, 64)), TRADE, 64)
+    board = Board(bytearray(Board.size_for(4, 10)), 4, 10)
+    feed = live_feed(sink=Publisher(Ring(memory, QUOTE, 512), trades, board))
+    reader, epochs = Reader(memory), []
+    for sequence in range(200, 500):
+        feed.snapshot(sequence, *SOUND)
+        epochs.append(feed.book().epoch)
+
+    assert epochs[-1] > 256
+    assert [flags >> 8 for flags in reader.poll()["flags"].tolist()] == [
+        epoch & 0xFF for epoch in epochs
+    ]
+
+
+@pytest.mark.req("F-43")
+def test_a_gap_that_a_crossed_snapshot_ended_is_not_told_of_again():
+    feed = live_feed()
+    feed.receive(b"?")
+    feed.snapshot(102, [(150.0, 1.0)], [(149.0, 1.0)])
     feed.quotes()
     feed.close()
 
@@ -1318,6 +1509,25 @@ def test_an_audit_that_differs_is_counted_reported_and_replaces_the_book():
     assert feed.book().bids() == [(150.0, 499.0)]
 
 
+@pytest.mark.req("OB-13", "F-42")
+@pytest.mark.parametrize(
+    ("bids", "asks"),
+    [
+        ([SOUND[0][0], (149.95, 1001.0)], SOUND[1]),
+        ([SOUND[0][0], (149.94, 1000.0)], SOUND[1]),
+        (SOUND[0], [SOUND[1][0], (150.1, 801.0)]),
+        (SOUND[0], [*SOUND[1], (150.2, 1.0)]),
+    ],
+    ids=["a bid's size", "a bid's price", "an ask's size", "one ask more"],
+)
+def test_an_audit_finds_the_smallest_difference(bids, asks):
+    feed = live_feed()
+    feed.snapshot(100, bids, asks)
+
+    assert feed.counter("differences") == 1
+    assert (feed.book().bids(), feed.book().asks()) == (bids, asks)
+
+
 @pytest.mark.req("OB-13")
 def test_an_audit_that_is_not_answered_says_nothing_against_the_book():
     feed = audited()
@@ -1379,6 +1589,32 @@ def test_a_sink_that_raises_does_not_keep_a_lost_connection_from_any_book():
     assert feed.session.state == State.CLOSED
     assert not feed.book(AAPL).is_live
     assert not feed.book(MSFT).is_live
+
+
+class Leaving(Recorder):
+    """A strategy that gives its only channel up at the first quote after a gap."""
+
+    feed: Feed
+
+    def quote(self, event) -> None:
+        super().quote(event)
+        if event.sequence == 101:
+            self.feed.session.remove(AAPL)
+
+
+def test_a_sink_that_gives_a_book_up_while_it_heals_is_not_given_the_rest():
+    sink = Leaving()
+    sink.feed = live_feed(sink=sink)
+    book = sink.feed.book()
+    for sequence in (102, 103, 104):
+        sink.feed.update(sequence)
+    sink.feed.quotes()
+    sink.feed.update(101)
+
+    # The one in hand may go on; those behind it do not.
+    assert book.sequence <= 102
+    assert all(quote.sequence <= 102 for quote in sink.feed.quotes())
+    assert sink.feed.counter("faults") == 0
 
 
 # ── one model of it all ───────────────────────────────────────────────────────────────

@@ -500,12 +500,14 @@ def test_an_error_is_the_answer_to_its_request():
 def test_a_request_without_an_answer_is_unknown_after_ten_seconds():
     feed = trading()
     request_id = feed.session.ask(order(), feed.now_ns)
+    feed.sent()
     feed.tick(9.9)
     assert feed.session.take_answers() == []
 
     feed.tick(0.1)
 
     assert feed.session.take_answers() == [(request_id, "submit_order", None)]
+    assert feed.sent() == []
     assert feed.session.state == State.SUBSCRIBED
 
     feed.receive(response(request_id))

@@ -38,6 +38,15 @@ def test_retry_after_is_at_least_a_second():
     assert limiter.admit(MINUTE_NS).verdict is Verdict.ACCEPT
 
 
+@pytest.mark.req("A-14", "I-15")
+def test_a_minute_is_any_minute_and_not_one_of_a_clock():
+    log = SlidingLog(2)
+
+    assert [log.add(59 * NS_PER_S) for _ in range(2)] == [0, 0]
+    assert log.add(61 * NS_PER_S) == 58 * NS_PER_S
+    assert log.add(119 * NS_PER_S) == 0
+
+
 @pytest.mark.req("A-14")
 def test_a_cost_is_taken_whole_or_not_at_all():
     log = SlidingLog(10)
