@@ -1,5 +1,6 @@
 """The floors of ARCHITECTURE.md: a module imports only what lies below it."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -204,7 +205,41 @@ def test_nothing_weakens_tls_or_compares_secrets_by_equality():
     assert not re.search(
         r"check_hostname\s*=|load_default_certs|keylog.*=\s*[^N ]", text
     )
-    assert not re.search(r"signature\s*[=!]=|[=!]=\s*signature", text)
+    assert not re.search(r"signature.*[=!]=|[=!]=.*signature", text)
+
+
+TELLING = {
+    *("cli", "demo", "live_table", "shm_table", "handler", "connection", "shm"),
+    *("venue.server", "venue.connection", "venue.journal"),
+    *("testing.proxy", "testing.connection"),
+}
+TELL = re.compile(r"\blogging\b|(?<![\w.])print\(|\bsys\.std(?:out|err)\b")
+LOG = re.compile(r"log(?:ging)?(?:\.getLogger\(.*\))?\.\w+")
+WIRE = {
+    *("frame", "frames", "message", "messages", "payload", "raw", "data", "text"),
+    *("outbox", "request", "requests", "signature", "secret", "reveal"),
+}
+
+
+def named_in(call: ast.Call) -> set[str]:
+    """Every name in the arguments of a call."""
+    parts = [part for argument in call.args for part in ast.walk(argument)]
+    return {getattr(part, "id", getattr(part, "attr", "")) for part in parts}
+
+
+@pytest.mark.req("I-18", "SEC-05")
+def test_what_is_on_the_wire_is_never_logged():
+    telling = [
+        path
+        for path in sources()
+        if TELL.search(re.sub(r'"""(?:.|\n)*?"""', "", path.read_text()))
+    ]
+    assert {module_of(path) for path in telling} <= TELLING
+
+    for path in telling:
+        for call in ast.walk(ast.parse(path.read_text())):
+            if isinstance(call, ast.Call) and LOG.fullmatch(ast.unparse(call.func)):
+                assert not named_in(call) & WIRE, f"{path.name}:{call.lineno}"
 
 
 SANS_IO = {
