@@ -1,29 +1,28 @@
-"""The mutants: what a tired person might do to the package, and the tests that see it.
+"""The mutants: what a tired person might do to the package, and which test sees it.
 
-*old* occurs once in its file: a few words, so that edits nearby do not concern it.
+The old text occurs once in its file, and is short: edits nearby do not concern it.
 """
 
 from typing import NamedTuple
 
-__all__ = ["MUTANTS", "Mutant"]
+__all__ = ["MUTANTS", "SYNC", "Mutant"]
+
+READING = "test_architecture.py"
 
 
 class Mutant(NamedTuple):
-    """One change of one file; *tests* are enough to catch it.
-
-    *read* by its tests rather than run, it is not compiled.
-    """
+    """One change of one file; *test* is enough to catch it."""
 
     name: str
     file: str
     old: str
     new: str
-    tests: tuple[str, ...]
-    read: bool = False
+    test: str
 
     @property
     def is_compiled(self) -> bool:
-        return self.file.endswith(".pyx") and not self.read
+        """Whether it must be compiled: not if its test just reads it."""
+        return self.file.endswith(".pyx") and not self.test.startswith(READING)
 
     def apply(self, text: str) -> str:
         """Return the file's text with the change; ValueError where it cannot be made."""
@@ -33,293 +32,920 @@ class Mutant(NamedTuple):
         return text.replace(self.old, self.new)
 
 
-SYNC = "ext/sync.pyx"
-BOOK = "ext/book.pyx"
-TRACKER = "ext/tracker.pyx"
-SESSION = "ext/session.pyx"
+def of(file: str, *changes: tuple[str, str, str, str]) -> list[Mutant]:
+    return [Mutant(name, file, old, new, test) for name, old, new, test in changes]
 
-SESSIONS = "test_session.py::"
-LIFE = "test_session_life.py::"
-TRUST = "test_trust.py::"
-STREAM = "test_stream_faults.py::"
-FAR = f"{STREAM}test_an_update_far_ahead_that_no_snapshot_reaches_is_of_no_stream"
-EVERYWHERE = f"{STREAM}test_one_lost_update_at_any_place_of_a_run_is_seen_at_the_next"
 
-MUTANTS = [
-    # ── sync ──────────────────────────────────────────────────────────────────────────
-    Mutant(
+# ── numbers in, a verdict out ─────────────────────────────────────────────────────────
+
+VERDICTS = "test_sync.py::test_verdicts_after_a_snapshot_at_10"
+
+SYNC = of(
+    "ext/sync.pyx",
+    (
         "the sequence is not checked",
-        SYNC,
         "if sequence == self.applied + 1 and",
         "if sequence > self.applied and",
-        ("test_sync.py",),
+        VERDICTS,
     ),
-    Mutant(
+    (
         "a book that lost something unknown goes on",
-        SYNC,
-        " and not self.broken:",
-        ":",
-        ("test_sync.py", "model/test_sync_model.py"),
+        "== self.applied + 1 and not self.broken:",
+        "== self.applied + 1:",
+        VERDICTS,
     ),
-    Mutant(
+    (
+        "a book that lost something unknown is trusted",
+        "return not self.broken and self.applied",
+        "return self.applied",
+        VERDICTS,
+    ),
+    (
         "a book is trusted while it is behind",
-        SYNC,
-        "return not self.broken and self.applied == self.highest",
-        "return not self.broken",
-        ("test_sync.py",),
+        "self.highest = max(self.highest, sequence)\n        return Verdict.RESYNC",
+        "return Verdict.RESYNC",
+        VERDICTS,
     ),
-    Mutant(
+    (
+        "nothing is asked for after a gap",
+        "return Verdict.RESYNC if complete else Verdict.HOLD",
+        "return Verdict.HOLD",
+        VERDICTS,
+    ),
+    (
         "numbers that begin again are repeats for ever",
-        SYNC,
-        "if self.run < RUN or",
-        "if self.run >= 0 or",
-        (
-            "test_sync.py",
-            f"{STREAM}test_numbers_that_begin_again_without_a_snapshot_are_a_loss",
-        ),
-    ),
-    Mutant(
-        "held updates do not count as seen",
-        SYNC,
-        "self.highest = max(self.highest, sequence)\n\n    cdef void reset",
-        "pass\n\n    cdef void reset",
-        (
-            f"{SESSIONS}test_a_snapshot_that_does_not_reach_the_held_updates_is_not_enough",
-        ),
-    ),
-    # ── the tracked book ──────────────────────────────────────────────────────────────
-    Mutant(
-        "a snapshot is merged into the old book",
-        TRACKER,
-        "if book.levels.replace(bids",
-        "if book.levels.update(bids",
-        (f"{SESSIONS}test_levels_of_the_old_book_do_not_survive_a_snapshot",),
-    ),
-    Mutant(
-        "an update is applied before it is checked",
-        TRACKER,
-        "hold(book, sequence, timestamp_ms, self.now_ns, bids, bid_count, asks, ask_count)",
-        "book.levels.update(bids, bid_count, asks, ask_count)",
-        (
-            EVERYWHERE,
-            f"{SESSIONS}test_updates_during_a_resync_are_held_and_applied_after_the_snapshot",
-        ),
-    ),
-    Mutant(
-        "a gap is not flagged",
-        TRACKER,
-        "self.degrade(book, True)\n            self.want_snapshot(book)",
-        "self.want_snapshot(book)",
-        (EVERYWHERE,),
-    ),
-    Mutant(
-        "a book is LIVE before its snapshot is applied",
-        TRACKER,
-        "        if book.levels.replace(bids, bid_count, asks, ask_count) < 0:",
-        "        book.sync.snapshot(sequence)\n        self.publish(book, self.now_ns, 0)\n"
-        "        if book.levels.replace(bids, bid_count, asks, ask_count) < 0:",
-        (
-            f"{SESSIONS}test_updates_during_a_resync_are_held_and_applied_after_the_snapshot",
-        ),
-    ),
-    Mutant(
-        "a wrong symbol is ignored",
-        TRACKER,
-        "if book is None or not same_text(symbol, book.symbol):",
-        "if book is None:",
-        (f"{SESSIONS}test_a_wrong_symbol_on_a_book_channel_is_a_lost_update",),
-    ),
-    Mutant(
-        "a snapshot is no new epoch",
-        TRACKER,
-        "book.epoch += 1\n        book.gap = False",
-        "book.gap = False",
-        (
-            f"{STREAM}test_a_snapshot_with_a_lower_number_replaces_the_book_and_is_a_new_epoch",
-        ),
-    ),
-    Mutant(
-        "a lost connection is not told",
-        TRACKER,
-        "route.book.due_ns = 0\n                self.degrade(route.book, False)",
-        "route.book.due_ns = 0",
-        (f"{SESSIONS}test_a_lost_connection_makes_every_book_stale_once",),
-    ),
-    Mutant(
-        "a crossed book is LIVE",
-        TRACKER,
-        "elif not flags & Flags.CROSSED:",
-        "else:",
-        (f"{SESSIONS}test_a_crossed_or_locked_book_is_neither_live_nor_stale",),
-    ),
-    Mutant(
-        "a crossed book is not audited",
-        TRACKER,
-        "book.to_verify = True\n",
-        "book.to_verify = False\n",
-        (
-            f"{TRUST}test_a_snapshot_that_is_crossed_or_locked_is_audited_a_second_later",
-        ),
-    ),
-    Mutant(
-        "an audit is always right",
-        TRACKER,
-        "if not book.levels.replaced_by_same():",
-        "if False:",
-        (
-            f"{SESSIONS}test_an_audit_that_differs_is_counted_reported_and_replaces_the_book",
-        ),
-    ),
-    Mutant(
-        "a mute line is not noticed",
-        TRACKER,
-        "                self.fall_silent(book)",
-        "                pass",
-        (f"{TRUST}test_a_book_of_which_nothing_comes_is_stale_and_asked_for_once",),
-    ),
-    Mutant(
-        "what waited in the socket is LIVE",
-        TRACKER,
-        "if self.is_late or book.is_silent",
-        "if book.is_silent",
-        (f"{LIFE}test_what_waited_in_the_socket_is_stale_until_all_of_it_was_read",),
-    ),
-    Mutant(
-        "an update that no snapshot reaches is waited for",
-        TRACKER,
-        "if book.unreached < UNREACHED:",
+        "if self.run < RUN or self.broken:",
         "if True:",
-        (FAR,),
+        VERDICTS,
     ),
-    Mutant(
-        "a trade is published twice",
-        TRACKER,
-        "if length and route.is_repeated(text, length):",
-        "if False:",
-        (f"{TRUST}test_a_trade_is_published_once_within_a_connection",),
+    (
+        "a snapshot with a lower number is never enough",
+        "        self.highest = sequence\n",
+        "        self.highest = max(self.highest, sequence)\n",
+        "test_sync.py::test_a_snapshot_starts_anew_even_at_a_lower_number",
     ),
-    # ── the book, and what is decoded ─────────────────────────────────────────────────
-    Mutant(
-        "ghost levels are kept",
-        BOOK,
-        "cdef int32_t extra = side.count - depth",
-        "cdef int32_t extra = 0",
-        ("test_book.py",),
+    (
+        "held updates do not count as seen",
+        'applied."""\n        self.highest = max(self.highest, sequence)',
+        'applied."""',
+        "test_session.py::test_a_snapshot_that_does_not_reach_the_held_updates_is_not_enough",
     ),
-    Mutant(
+)
+
+# ── levels ────────────────────────────────────────────────────────────────────────────
+
+DEPTH = "test_book.py::test_only_the_best_levels_stay"
+ILLEGAL = "test_book.py::test_an_illegal_level_leaves_the_book_as_it_was"
+TOP = "test_publisher.py::test_the_board_is_the_top_of_the_book_after_every_message"
+SMALLEST = "test_session.py::test_an_audit_finds_the_smallest_difference"
+
+BOOK = of(
+    "ext/book.pyx",
+    ("ghost levels are kept", "prune(&self.bids, self.depth)", "pass", DEPTH),
+    (
+        "ghost levels of an unsorted snapshot are kept",
+        "free(sorted_levels)\n    prune(side, depth)",
+        "free(sorted_levels)",
+        DEPTH,
+    ),
+    (
+        "a quantity is added and not set",
+        "sizes[0] = size\n            return behind - 1",
+        "sizes[0] += size\n            return behind - 1",
+        "test_book.py::test_a_known_price_gets_the_new_quantity",
+    ),
+    (
+        "a snapshot is taken to be sorted",
+        "if not worse(is_bid, levels[i].price, levels[i - 1].price):\n            return f",
+        "if False:\n            return f",
+        "test_book.py::test_a_shuffled_snapshot_gives_the_same_book",
+    ),
+    (
+        "a snapshot replaces one side",
+        "swap(&self.asks, &self.next_asks)",
+        "pass",
+        "test_book.py::test_levels_come_out_best_first",
+    ),
+    (
+        "a price of NaN is taken",
+        "isfinite(out[i].price) and out[i].price > 0.0",
+        "not out[i].price <= 0.0",
+        ILLEGAL,
+    ),
+    (
+        "a size without end is taken",
+        "isfinite(out[i].size) and out[i].size >= 0.0",
+        "out[i].size >= 0.0",
+        ILLEGAL,
+    ),
+    (
+        "an audit looks at one side",
+        "return same(&self.bids, &self.next_bids) and same",
+        "return same",
+        SMALLEST,
+    ),
+    (
+        "an audit looks at prices alone",
+        " and memcmp(a.sizes, b.sizes, size) == 0",
+        "",
+        SMALLEST,
+    ),
+    (
+        "the board is not told of a level that went",
+        "side.count -= 1\n        return behind - 1",
+        "side.count -= 1\n        return INT32_MAX",
+        TOP,
+    ),
+    (
+        "the board is told the wrong rank of a level",
+        "rank = side.count - index\n",
+        "rank = side.count - index + 1\n",
+        TOP,
+    ),
+)
+
+# ── what the wire may say ─────────────────────────────────────────────────────────────
+
+CODEC = of(
+    "ext/codec.pyx",
+    (
+        "a price of zero is taken",
+        "return value > 0.0 and value < INFINITY",
+        "return value >= 0.0 and value < INFINITY",
+        "test_codec.py::test_an_illegal_level_is_a_lost_update_and_nothing_of_it_is_applied",
+    ),
+    (
         "a negative size is taken",
-        "ext/codec.pyx",
         "return value >= 0.0 and value < INFINITY",
         "return value < INFINITY",
-        (f"{STREAM}test_a_level_that_cannot_be_is_a_lost_update",),
+        "test_stream_faults.py::test_a_level_that_cannot_be_is_a_lost_update",
     ),
-    # ── the session ───────────────────────────────────────────────────────────────────
-    Mutant(
+    (
+        "negative zero is passed on",
+        "ticker.volume = or_nan(data.volume) + 0.0",
+        "ticker.volume = or_nan(data.volume)",
+        "test_codec.py::test_what_the_sink_gets_has_no_negative_zero",
+    ),
+    (
+        "a number beyond 2^53 is taken",
+        "SEQUENCE_LIMIT)",
+        "1 << 62)",
+        "test_codec.py::test_an_illegal_sequence_is_a_lost_update",
+    ),
+    (
+        "a bad update is passed over",
+        "inbox.on_bad_book(",
+        "(",
+        "test_codec.py::test_an_illegal_sequence_is_a_lost_update",
+    ),
+    (
+        "what is not UTF-8 is taken",
+        "if not is_ascii(payload, size) and not is_utf8(payload, size):",
+        "if False:",
+        "test_codec.py::"
+        "test_a_payload_that_is_not_utf8_costs_every_book_its_trust_and_is_refused",
+    ),
+)
+
+# ── how far a book can be trusted ─────────────────────────────────────────────────────
+
+HELD = (
+    "test_session.py::"
+    "test_updates_during_a_resync_are_held_and_applied_after_the_snapshot"
+)
+TIMES = (
+    "test_session.py::test_a_held_update_keeps_the_times_of_when_it_was_sent_and_read"
+)
+CLOSED = "test_session.py::test_a_lost_connection_makes_every_book_stale_once"
+QUIET = "test_trust.py::test_a_book_of_which_nothing_comes_is_stale_and_asked_for_once"
+DOUBLES = (
+    "test_trust.py::"
+    "test_an_equal_snapshot_says_that_the_market_is_quiet_and_the_patience_doubles"
+)
+MORE_TIME = (
+    "test_session.py::test_a_venue_that_gives_no_snapshots_is_given_more_and_more_time"
+)
+SYMBOL = "test_session.py::test_a_wrong_symbol_on_a_book_channel_is_a_lost_update"
+STALLED = (
+    "test_session_life.py::"
+    "test_what_waited_in_the_socket_is_stale_until_all_of_it_was_read"
+)
+
+TRACKER = of(
+    "ext/tracker.pyx",
+    (
+        "a snapshot is merged into the old book",
+        "if book.levels.replace(bids",
+        "if book.levels.update(bids",
+        "test_session.py::test_levels_of_the_old_book_do_not_survive_a_snapshot",
+    ),
+    (
+        "an update is applied before it is checked",
+        "verdict = book.sync.delta(sequence)",
+        "book.levels.update(bids, bid_count, asks, ask_count)\n"
+        "        verdict = book.sync.delta(sequence)",
+        "test_session.py::"
+        "test_after_a_gap_a_stale_quote_with_the_last_good_prices_comes_at_once",
+    ),
+    (
+        "a gap is not flagged",
+        "self.degrade(book, True)\n            self.want_snapshot(book)",
+        "self.want_snapshot(book)",
+        "test_session.py::"
+        "test_after_a_gap_a_stale_quote_with_the_last_good_prices_comes_at_once",
+    ),
+    (
+        "a book is LIVE before its snapshot is applied",
+        "if book.levels.replace(bids",
+        "book.sync.snapshot(sequence)\n"
+        "        self.publish(book, self.now_ns, 0)\n"
+        "        if book.levels.replace(bids",
+        HELD,
+    ),
+    (
+        "a book is LIVE when its snapshot is asked for",
+        "book.due_ns = now_ns + book.patience_ns",
+        "book.due_ns = now_ns + book.patience_ns\n"
+        "                book.sync.snapshot(book.sync.highest)",
+        "test_session.py::"
+        "test_a_snapshot_that_does_not_come_is_asked_for_more_and_more_firmly",
+    ),
+    (
+        "a wrong symbol is ignored",
+        "if book is None or not same_text(symbol, book.symbol):",
+        "if book is None:",
+        SYMBOL,
+    ),
+    (
+        "a wrong symbol of a trade is ignored",
+        "if route.kind != kind or not same_text(symbol, route.symbol):",
+        "if route.kind != kind:",
+        "test_codec.py::test_nul_in_a_symbol_is_another_symbol",
+    ),
+    (
+        "a wrong symbol costs no trust",
+        "self.counters.add(Count.MISMATCHES, 1)\n"
+        "            return self.on_bad_book(channel)",
+        "self.counters.add(Count.MISMATCHES, 1)\n            return 0",
+        SYMBOL,
+    ),
+    # What is held behind a gap.
+    (
+        "held updates are kept for the next connection",
+        "route.book.sync.lost()\n                route.book.held.clear()",
+        "route.book.sync.lost()",
+        "test_session.py::test_updates_held_on_one_connection_are_not_applied_on_the_next",
+    ),
+    (
+        "any number of updates is held",
+        "len(book.held) >= HELD_UPDATES or",
+        "",
+        "test_session.py::test_held_updates_are_bounded_and_a_full_hold_starts_over",
+    ),
+    (
+        "any number of bytes is held",
+        " or book.held_bytes + size > HELD_BYTES:",
+        ":",
+        "test_session.py::test_held_updates_are_bounded_in_bytes_too",
+    ),
+    (
+        "a snapshot is enough whatever is held",
+        "book.sync.seen(update[0])",
+        "pass",
+        "test_session.py::test_a_snapshot_that_does_not_reach_the_held_updates_is_not_enough",
+    ),
+    (
+        "held updates are applied over a gap",
+        "if sequence > book.sync.applied + 1 or book.sync.broken:",
+        "if book.sync.broken:",
+        "test_session.py::test_a_snapshot_that_does_not_reach_the_held_updates_is_not_enough",
+    ),
+    (
+        "held updates are applied as they came",
+        "book.held.sort()",
+        "pass",
+        "test_session.py::test_a_missing_update_that_still_comes_heals_the_book",
+    ),
+    (
+        "an update that is held twice is applied twice",
+        "            if sequence <= book.sync.applied:\n                continue\n",
+        "",
+        "test_session.py::test_an_update_that_is_held_twice_is_applied_once",
+    ),
+    (
+        "only the last of the held updates is published",
+        "if unpublished:\n                self.publish(book, recv_ns, 0)\n            book",
+        "book",
+        HELD,
+    ),
+    (
+        "held updates have the time of the snapshot",
+        "            recv_ns = read_ns\n",
+        "",
+        TIMES,
+    ),
+    (
+        "held updates are not applied when they fit",
+        "if book.held:\n                return self.heal(book)",
+        "if False:\n                return self.heal(book)",
+        "test_session.py::test_a_missing_update_that_still_comes_heals_the_book",
+    ),
+    # GAP, STALE and LIVE.
+    (
+        "the first gap that heals ends the second",
+        "self.drain(book, True, self.now_ns)\n        self.publish",
+        "self.drain(book, True, self.now_ns)\n        book.gap = False\n        self.publish",
+        "test_session.py::"
+        "test_a_book_with_a_second_gap_is_not_healed_by_the_end_of_the_first",
+    ),
+    (
+        "a book that heals in part is off the ladder",
+        "if book.sync.in_sync():\n            book.rung = 0",
+        "if True:\n            book.rung = 0",
+        "test_session.py::test_a_book_that_healed_in_part_stays_where_it_is_on_the_ladder",
+    ),
+    (
+        "a gap is told of after its snapshot",
+        "book.epoch += 1\n        book.gap = False",
+        "book.epoch += 1",
+        "test_session.py::test_a_gap_that_a_crossed_snapshot_ended_is_not_told_of_again",
+    ),
+    (
+        "a gap behind a snapshot is none",
+        "book.gap = not book.sync.in_sync()",
+        "book.gap = False",
+        "test_stream_faults.py::"
+        "test_a_second_gap_while_a_snapshot_is_on_its_way_is_found_by_it",
+    ),
+    (
+        "a lost connection is not told",
+        "route.book.due_ns = 0\n                self.degrade(route.book, False)",
+        "route.book.due_ns = 0",
+        CLOSED,
+    ),
+    (
+        "a book without a connection is trusted",
+        "route.book.sync.lost()\n                route.book.held",
+        "route.book.held",
+        CLOSED,
+    ),
+    (
+        "a new connection counts on from the old one",
+        "route.book.sync.reset()",
+        "pass",
+        "test_session.py::"
+        "test_the_first_updates_of_a_venue_that_started_anew_wait_for_its_snapshot",
+    ),
+    (
+        "a channel that was refused is trusted",
+        "route.book.sync.lost()\n            self.degrade(route.book, False)",
+        "pass",
+        "test_session.py::test_a_book_whose_channel_is_refused_is_flagged_stale_for_good",
+    ),
+    (
+        "a sink that raises keeps STALE from the others",
+        "except Exception as error:\n            # The next book",
+        "except ZeroDivisionError as error:\n            # The next book",
+        "test_session.py::"
+        "test_a_sink_that_raises_does_not_keep_a_lost_connection_from_any_book",
+    ),
+    (
+        "a bad update costs no trust",
+        "self.lose(route.book)",
+        "pass",
+        "test_session.py::test_gap_is_flagged_from_the_loss_to_the_next_snapshot",
+    ),
+    (
+        "a malformed frame costs no trust",
+        'self.note("malformed", "", {"reason": why})\n'
+        "        for book in self.books():\n            self.lose(book)",
+        'self.note("malformed", "", {"reason": why})',
+        "test_session.py::test_a_malformed_frame_makes_every_book_stale_until_it_is_resynced",
+    ),
+    (
+        "a fault of ours costs no trust",
+        'self.note("fault", "", {"error": error})\n'
+        "        for book in self.books():\n            self.lose(book)",
+        'self.note("fault", "", {"error": error})',
+        "test_session.py::test_a_sink_that_raises_costs_trust_and_nothing_else",
+    ),
+    (
+        "an update of any length is applied",
+        "if bid_count + ask_count > 2 * book.levels.depth + SLACK or book.levels",
+        "if book.levels",
+        "test_session.py::"
+        "test_an_update_of_more_levels_than_a_book_can_need_is_a_lost_one",
+    ),
+    (
+        "a crossed book is LIVE",
+        "elif not flags & Flags.CROSSED:",
+        "else:",
+        "test_session.py::test_a_crossed_or_locked_book_is_neither_live_nor_stale",
+    ),
+    (
+        "a locked book is LIVE",
+        "if bid_price >= ask_price:",
+        "if bid_price > ask_price:",
+        "test_session.py::test_a_crossed_or_locked_book_is_neither_live_nor_stale",
+    ),
+    (
+        "a snapshot is no new epoch",
+        "        book.epoch += 1\n        book.gap = False",
+        "        book.gap = False",
+        "test_session.py::test_a_snapshot_at_a_lower_sequence_replaces_the_book",
+    ),
+    (
+        "a connection is no new epoch",
+        "route.book.epoch += 1",
+        "pass",
+        "test_session.py::test_a_new_connection_is_a_new_epoch_and_waits_for_its_snapshot",
+    ),
+    (
+        "the flags say nothing of the epoch",
+        "flags |= (book.epoch & 0xFF) << EPOCH_SHIFT",
+        "pass",
+        "test_session.py::test_the_flags_of_a_quote_have_the_low_byte_of_its_epoch",
+    ),
+    (
+        "the flags say nothing of a closed market",
+        "if book.market_closed:\n            flags",
+        "if False:\n            flags",
+        "test_session.py::test_the_quotes_of_a_closed_market_say_so_until_it_opens",
+    ),
+    (
+        "a change of trust is no change",
+        "            and (quote.flags & ~<int> Flags.SNAPSHOT) == flags\n",
+        "",
+        "test_session.py::test_with_changes_only_every_change_of_trust_is_a_quote",
+    ),
+    # Quiet or mute, right or wrong, late or not.
+    ("a mute line is not noticed", "self.fall_silent(book)", "pass", QUIET),
+    (
+        "a mute line is LIVE until it is asked",
+        "self.degrade(book, False)\n        book.wanted = True",
+        "book.wanted = True",
+        QUIET,
+    ),
+    (
+        "a quiet market is asked as often as ever",
+        "min(2 * book.quiet_ns, MOST_QUIET_NS)",
+        "book.quiet_ns",
+        DOUBLES,
+    ),
+    (
+        "a quiet market stays STALE",
+        "book.is_silent = False\n            book.quiet_ns",
+        "book.quiet_ns",
+        DOUBLES,
+    ),
+    (
+        "an audit is always right",
+        "if not book.levels.replaced_by_same():",
+        "if False:",
+        SMALLEST,
+    ),
+    (
+        "a snapshot that is further is an audit",
+        "book.sync.in_sync() and sequence == book.sync.applied",
+        "book.sync.in_sync()",
+        "test_trust.py::"
+        "test_the_patience_is_an_hour_at_most_and_normal_again_after_a_replacement",
+    ),
+    (
+        "a crossed book is not audited",
+        "book.to_verify = True\n",
+        "book.to_verify = False\n",
+        "test_trust.py::"
+        "test_a_snapshot_that_is_crossed_or_locked_is_audited_a_second_later",
+    ),
+    (
+        "a crossed book is audited all the time",
+        "if self.now_ns - book.checked_ns >= VERIFIED_NS and self",
+        "if self",
+        "test_trust.py::test_a_book_that_flickers_is_audited_at_most_once_a_second",
+    ),
+    (
+        "what waited in the socket is LIVE",
+        "if self.is_late or book.is_silent",
+        "if book.is_silent",
+        STALLED,
+    ),
+    (
+        "a stall is told with the next update",
+        "for book in self.books():\n            self.degrade(book, False)\n\n    def catch_up",
+        "\n    def catch_up",
+        STALLED,
+    ),
+    # What is asked for, and how often.
+    (
+        "a snapshot is asked for while one is on its way",
+        "if book.wanted or book.due_ns:",
+        "if book.wanted:",
+        "test_session.py::"
+        "test_one_request_is_outstanding_for_a_book_whatever_is_lost_meanwhile",
+    ),
+    (
+        "a snapshot that does not reach is the last",
+        "if book.unreached < UNREACHED:\n            self.want_snapshot(book)\n            return",
+        "if book.unreached < UNREACHED:\n            return",
+        "test_session.py::test_a_snapshot_that_does_not_reach_the_held_updates_is_not_enough",
+    ),
+    (
+        "an update that no snapshot reaches is waited for",
+        "if book.unreached < UNREACHED:",
+        "if True:",
+        "test_stream_faults.py::"
+        "test_an_update_far_ahead_that_no_snapshot_reaches_is_of_no_stream",
+    ),
+    (
+        "a snapshot is asked for in one way only",
+        "book.rung = 1",
+        "pass",
+        "test_session.py::"
+        "test_a_snapshot_that_does_not_come_is_asked_for_more_and_more_firmly",
+    ),
+    (
+        "the ladder begins where it ended",
+        "book.due_ns = 0\n        book.rung = 0\n        book.patience",
+        "book.due_ns = 0\n        book.patience",
+        "test_session.py::test_a_snapshot_on_any_rung_ends_the_ladder",
+    ),
+    (
+        "patience does not grow",
+        "book.patience_ns = min(2 * book.patience_ns, MOST_PATIENCE_NS)",
+        "pass",
+        MORE_TIME,
+    ),
+    (
+        "patience grows without end",
+        "min(2 * book.patience_ns, MOST_PATIENCE_NS)",
+        "2 * book.patience_ns",
+        MORE_TIME,
+    ),
+    (
+        "patience is never what it was",
+        "book.patience_ns = PATIENCE_NS\n        if book.held",
+        "if book.held",
+        MORE_TIME,
+    ),
+    (
+        "a connection begins half-way up the ladder",
+        "route.book.rung = 0",
+        "pass",
+        MORE_TIME,
+    ),
+    (
+        "events are kept for ever",
+        "if len(self.events) >= MOST_EVENTS:",
+        "if False:",
+        "test_session.py::test_events_that_nobody_takes_are_bounded_and_the_newest_stay",
+    ),
+    # Trades.
+    (
+        "a trade is published twice",
+        "if self.seen[hashed % SEEN] == hashed:",
+        "if False:",
+        "test_trust.py::test_a_trade_is_published_once_within_a_connection",
+    ),
+    (
+        "trades are remembered for the next connection",
+        "            route.forget_trades()\n",
+        "",
+        "test_trust.py::"
+        "test_what_was_lost_between_two_connections_is_unknown_and_not_zero",
+    ),
+    (
+        "an id is cut in silence",
+        "trade.flags |= TradeFlags.ID_CUT",
+        "pass",
+        "test_codec.py::test_a_trade_id_longer_than_its_field_is_cut_and_flagged",
+    ),
+)
+
+# ── the life of a connection ──────────────────────────────────────────────────────────
+
+LIVES_90_S = (
+    "test_session.py::test_a_connection_without_heartbeats_lives_for_90_seconds"
+)
+LOGS = f"{READING}::test_what_is_on_the_wire_is_never_logged"
+
+SESSION = of(
+    "ext/session.pyx",
+    (
+        "the delays start over when a connection opens",
+        "if useful:",
+        "if was_open:",
+        "test_reconnect.py::test_the_delays_start_over_after_a_useful_connection_only",
+    ),
+    (
         "a channel is forgotten on the next connection",
-        SESSION,
         "self.to_subscribe[:] = self.routes",
         "self.to_subscribe[:] = list(self.routes)[1:]",
-        (f"{SESSIONS}test_a_new_connection_subscribes_to_everything_again",),
+        "test_session.py::test_a_new_connection_subscribes_to_everything_again",
     ),
-    Mutant(
+    (
         "the heartbeat's timer is that of the last connection",
-        SESSION,
-        "self.heartbeat_ns = now_ns\n        self.missed",
-        "self.missed",
-        (
-            f"{SESSIONS}test_the_time_without_heartbeats_starts_anew_with_each_connection",
-        ),
+        "self.heartbeat_ns = now_ns",
+        "pass",
+        "test_session.py::test_the_time_without_heartbeats_starts_anew_with_each_connection",
     ),
-    Mutant(
+    (
+        "no heartbeats are missed",
+        "if now_ns - self.heartbeat_ns >= HEARTBEAT_TIMEOUT_NS:",
+        "if False:",
+        LIVES_90_S,
+    ),
+    (
+        "any message is a heartbeat",
+        "if now_ns - self.heartbeat_ns >= HEARTBEAT_TIMEOUT_NS:",
+        "if now_ns - max(self.heartbeat_ns, self.heard_ns) >= HEARTBEAT_TIMEOUT_NS:",
+        "test_session.py::test_only_heartbeats_count_as_heartbeats",
+    ),
+    (
+        "a stall is over without a pong",
+        "if self.answers_overdue():",
+        "if self.is_late:\n            self.catch_up()\n        if self.answers_overdue():",
+        STALLED,
+    ),
+    (
         "one pong is enough for two stalls",
-        SESSION,
         "if self.is_late and self.pinged_stall == self.stalled:",
         "if self.is_late:",
-        (f"{LIFE}test_a_pong_to_a_ping_of_before_the_stall_proves_nothing",),
+        "test_session_life.py::test_a_pong_to_a_ping_of_before_the_stall_proves_nothing",
     ),
-    Mutant(
-        "the delays start over when a connection opens",
-        SESSION,
-        "        if useful:",
-        "        if was_open:",
-        (
-            "test_reconnect.py::test_the_delays_start_over_after_a_useful_connection_only",
-        ),
+    (
+        "a book is LIVE while its connection is closed",
+        'self.move("closing")\n            self.distrust()',
+        'self.move("closing")',
+        "test_session.py::test_from_the_begin_of_a_close_on_nothing_is_live",
     ),
-    Mutant(
+    (
+        "a session goes on after its end",
+        "if self.is_ended:\n            return\n        if useful",
+        "if useful",
+        "test_reconnect.py::test_nothing_follows_the_end_of_a_session_that_was_to_end",
+    ),
+    (
+        "channels are asked for before the login",
+        "if self.login is not None and not self.login.is_accepted:\n            request",
+        "if False:\n            request",
+        "test_session_life.py::"
+        "test_nothing_but_authenticate_is_sent_before_the_venue_said_yes",
+    ),
+    (
         "orders go out before the login",
-        SESSION,
         "or (self.login and not self.login.is_accepted):\n            raise NotConnected",
         "or False:\n            raise NotConnected",
-        (f"{LIFE}test_a_request_without_a_connection_fails_at_once",),
+        "test_session_life.py::test_a_request_without_a_connection_fails_at_once",
     ),
-    Mutant(
+    (
+        "wrong credentials are tried again",
+        "self.verdict = CloseAction.STOP",
+        "pass",
+        "test_session_life.py::test_wrong_credentials_are_the_end",
+    ),
+    (
         "what was asked is forgotten with the connection",
-        SESSION,
         "        self.abandon_requests()",
         "        self.requests.clear()",
-        (
-            f"{LIFE}test_what_was_asked_when_a_connection_ended_is_unknown_and_never_asked_again",
-        ),
+        "test_session_life.py::"
+        "test_what_was_asked_when_a_connection_ended_is_unknown_and_never_asked_again",
     ),
-    # ── limits, logins and money ──────────────────────────────────────────────────────
-    Mutant(
-        "a batch counts as one",
-        "feedhandler/throttle.py",
-        "extend([now_ns] * units)",
-        "append(now_ns)",
-        (f"{LIFE}test_a_batch_counts_as_many_as_it_has",),
+    (
+        "an order is sent again when no answer came",
+        "self.answer(request_id, request.action, None)\n        return False",
+        "self.send(messages.SubmitOrder(\n"
+        '                messages.OrderData("A", "buy", "market", 1), request_id))\n'
+        "            self.answer(request_id, request.action, None)\n        return False",
+        "test_session_life.py::test_a_request_without_an_answer_is_unknown_after_ten_seconds",
     ),
-    Mutant(
-        "cancels have no lane of their own",
-        "feedhandler/throttle.py",
-        "self.limit - self.reserved",
-        "self.limit",
-        (
-            f"{LIFE}test_a_full_class_says_at_once_how_long_to_wait_and_keeps_some_for_cancels",
-        ),
+    (
+        "snapshots are asked for without a limit",
+        "self.subscribe_throttle.take(now_ns, 2 if again else 1)",
+        "True",
+        "test_session.py::test_a_rate_limited_request_waits_as_long_as_the_venue_says",
     ),
-    Mutant(
-        "a login without a status is taken for one",
-        "feedhandler/authentication.py",
-        'if said == {"success"}:',
-        'if "error" not in said:',
-        ("test_authentication.py::test_only_a_plain_success_is_one",),
+    (
+        "heartbeats are answered without a limit",
+        "if self.other_throttle.take(self.now_ns):\n            self.send",
+        "if True:\n            self.send",
+        "test_session.py::test_a_flood_of_heartbeats_is_not_answered_with_a_flood",
     ),
-    Mutant(
-        "the venue counts in fixed windows",
-        "feedhandler/venue/limits.py",
-        "times_ns[0] <= now_ns - WINDOW_NS:",
-        "times_ns[0] // WINDOW_NS < now_ns // WINDOW_NS:",
-        ("venue/test_limits.py",),
-    ),
-    Mutant(
-        "a login is noted in the venue's journal",
-        "feedhandler/venue/journal.py",
-        "if action == AUTHENTICATE:",
+    (
+        "trades that were lost are passed over",
+        "if route.kind == Kind.TRADE and route.epoch > 1 and not route.confirmed:",
         "if False:",
-        ("venue/test_journal.py::test_credentials_are_never_shown",),
+        "test_trust.py::"
+        "test_what_was_lost_between_two_connections_is_unknown_and_not_zero",
     ),
-    Mutant(
-        "ticks are cut off and not rounded",
-        "feedhandler/venue/listing.py",
-        "return round(Fraction(number)",
-        "return int(Fraction(number)",
-        ("venue/test_listing.py",),
+    (
+        "what is sent is logged",
+        "self.outbox.append(self.codec.encode(message))",
+        "self.outbox.append(self.codec.encode(message))\n"
+        '        logging.getLogger("feedhandler").debug("sent %s", self.outbox[-1])',
+        LOGS,
     ),
-    # ── the ring ──────────────────────────────────────────────────────────────────────
-    Mutant(
+)
+
+# ── shared memory ─────────────────────────────────────────────────────────────────────
+
+OVERWRITTEN = (
+    "test_ring.py::test_what_is_overwritten_while_it_is_copied_is_not_returned_but_lost"
+)
+
+RING = of(
+    "ext/ring.pyx",
+    (
+        "a slot is not marked while it is written",
+        "store_release(slot, BUSY | number)",
+        "pass",
+        "test_ring.py::test_no_batch_is_torn_under_a_writer_at_full_speed",
+    ),
+    (
         "a reader looks at a slot's number once",
-        "ext/ring.pyx",
-        "if load_relaxed(slot) == seq:                   # R4",
-        "if True:  # R4",
-        ("test_ring.py::test_no_record_is_torn_at_the_lap_edge",),
+        "if load_relaxed(slot) == seq:",
+        "if True:",
+        "test_ring.py::test_no_record_is_torn_at_the_lap_edge",
     ),
-    Mutant(
+    (
+        "a reader looks at the head once",
+        "if lapped(head, reader.cursor, reader.capacity):\n        bad",
+        "if False:\n        bad",
+        OVERWRITTEN,
+    ),
+    (
         "what a lapped reader lost is not counted",
-        "ext/ring.pyx",
         "reader.missed = reader.missed + target - reader.cursor",
         "pass",
-        ("test_ring.py::test_received_and_lost_add_up_at_every_return",),
+        "test_ring_steps.py::test_the_record_being_overwritten_is_never_returned",
+    ),
+    (
+        "what was overwritten meanwhile is not counted",
+        "reader.missed = reader.missed + bad",
+        "pass",
+        OVERWRITTEN,
+    ),
+    (
+        "the record that is overwritten is read",
+        ">= <int64_t> capacity",
+        "> <int64_t> capacity",
+        "test_ring_steps.py::test_the_record_being_overwritten_is_never_returned",
+    ),
+)
+
+# ── credentials, limits, orders ───────────────────────────────────────────────────────
+
+SUCCESS = "test_authentication.py::test_only_a_plain_success_is_one"
+DIGEST = 'hmac.compare_digest(expected, signature.encode("utf-8", "replace"))'
+EQUALITY = f"{READING}::test_nothing_weakens_tls_or_compares_secrets_by_equality"
+WINDOW = "test_throttle.py::test_no_window_ever_holds_more_than_the_limit"
+
+PYTHON = [
+    *of(
+        "feedhandler/authentication.py",
+        (
+            "a login without a status is taken for one",
+            'if said == {"success"}:',
+            'if said <= {"success"}:',
+            SUCCESS,
+        ),
+        (
+            "a login of yes and no is taken for one",
+            'if said == {"success"}:',
+            'if "success" in said:',
+            SUCCESS,
+        ),
+    ),
+    *of(
+        "feedhandler/venue/access.py",
+        (
+            "signatures are compared by equality",
+            DIGEST,
+            'signature.encode("utf-8", "replace") == expected',
+            EQUALITY,
+        ),
+        (
+            "a timestamp is good for two logins",
+            "self._used.add(use)",
+            "pass",
+            "venue/test_access.py::test_a_timestamp_counts_once_at_an_endpoint",
+        ),
+    ),
+    *of(
+        "feedhandler/venue/connection.py",
+        (
+            "what a client sends is logged",
+            "if self._closing and frame.opcode != Opcode.CLOSE:",
+            'log.debug("received %r", frame)\n'
+            "        if self._closing and frame.opcode != Opcode.CLOSE:",
+            LOGS,
+        ),
+    ),
+    *of(
+        "feedhandler/venue/journal.py",
+        (
+            "a login is noted in the venue's journal",
+            "if action == AUTHENTICATE:",
+            "if False:",
+            "venue/test_journal.py::test_credentials_are_never_shown",
+        ),
+    ),
+    *of(
+        "feedhandler/throttle.py",
+        (
+            "a batch counts as one",
+            "extend([now_ns] * units)",
+            "append(now_ns)",
+            "test_session_life.py::test_a_batch_counts_as_many_as_it_has",
+        ),
+        (
+            "cancels have no lane of their own",
+            "self.limit - self.reserved",
+            "self.limit",
+            "test_session_life.py::"
+            "test_a_full_class_says_at_once_how_long_to_wait_and_keeps_some_for_cancels",
+        ),
+        (
+            "the client counts in fixed windows",
+            "self._sent[0] <= now_ns - self.window_ns:",
+            "self._sent[0] // self.window_ns < now_ns // self.window_ns:",
+            WINDOW,
+        ),
+    ),
+    *of(
+        "feedhandler/venue/gateway.py",
+        (
+            "a batch counts as one at the venue",
+            "cost = self._batch_cost(data)",
+            "cost = 1",
+            "venue/test_gateway.py::"
+            "test_a_batch_costs_its_operations_and_runs_whole_or_not_at_all",
+        ),
+    ),
+    *of(
+        "feedhandler/venue/limits.py",
+        (
+            "the venue counts in fixed windows",
+            "times_ns[0] <= now_ns - WINDOW_NS:",
+            "times_ns[0] // WINDOW_NS < now_ns // WINDOW_NS:",
+            "venue/test_limits.py::test_a_minute_is_any_minute_and_not_one_of_a_clock",
+        ),
+    ),
+    *of(
+        "feedhandler/venue/requests.py",
+        (
+            "a price is cut to ticks and not rounded",
+            "nearest = round(count)",
+            "nearest = int(count)",
+            "venue/test_gateway.py::test_every_multiple_of_the_tick_is_a_price",
+        ),
+    ),
+    *of(
+        "feedhandler/venue/listing.py",
+        (
+            "ticks are cut off and not rounded",
+            "return round(Fraction(number)",
+            "return int(Fraction(number)",
+            "venue/test_listing.py::test_a_close_off_the_ticks_is_the_nearest_one_and_never_none",
+        ),
+    ),
+    *of(
+        "feedhandler/orders.py",
+        (
+            "an internal error is a rejection",
+            "frozenset(ErrorCode) - {ErrorCode.INTERNAL_ERROR}",
+            "frozenset(ErrorCode)",
+            "test_orders.py::test_any_other_error_leaves_it_unknown",
+        ),
+    ),
+    *of(
+        "feedhandler/order.py",
+        (
+            "a trade with oneself fills one order",
+            "self._trade_ids: set[str] = set()",
+            'self._trade_ids: set[str] = globals().setdefault("TRADE_IDS", set())',
+            "test_orders.py::test_a_trade_with_oneself_counts_for_both_orders",
+        ),
+    ),
+    *of(
+        "feedhandler/backoff.py",
+        (
+            "the delays do not grow",
+            "self.attempt += 1",
+            "pass",
+            "test_backoff.py::"
+            "test_the_delays_are_the_references_and_there_are_ten_of_them",
+        ),
+    ),
+    *of(
+        "feedhandler/protocol/codes.py",
+        (
+            "a failed login is no reason to stop",
+            "4000: CloseAction.STOP",
+            "4000: CloseAction.BACKOFF",
+            "test_close_codes.py::test_a_close_is_followed_by_what_is_prescribed",
+        ),
     ),
 ]
+
+MUTANTS = [*SYNC, *BOOK, *CODEC, *TRACKER, *SESSION, *RING, *PYTHON]
