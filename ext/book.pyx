@@ -6,7 +6,7 @@ that fits; capacity doubles. Knows nothing of sequence numbers, sessions or time
 """
 
 cimport cython
-from libc.math cimport isfinite
+from libc.math cimport NAN, isfinite
 from libc.stdint cimport INT32_MAX
 from libc.stdlib cimport free, malloc, qsort, realloc
 from libc.string cimport memcmp, memmove
@@ -339,6 +339,15 @@ cdef void free_side(Side *side) noexcept nogil:
     free(side.sizes)
 
 
+cdef inline int check_level(const Level *level) except -1:
+    """Raise ValueError for a level that no venue may send."""
+    if not (isfinite(level.price) and level.price > 0.0):
+        raise ValueError(f"price {level.price} is not above 0")
+    if not (isfinite(level.size) and level.size >= 0.0):
+        raise ValueError(f"size {level.size} is not 0 or more")
+    return 0
+
+
 @cython.boundscheck(True)       # a caller's numbers may run code that shortens his list
 cdef int take_levels(object levels, Level *out, Py_ssize_t count) except -1:
     """Copy a Python list of (price, size) to an array, validated."""
@@ -351,10 +360,7 @@ cdef int take_levels(object levels, Level *out, Py_ssize_t count) except -1:
             out[i].price, out[i].size = <object> pair[0], <object> pair[1]
         else:
             out[i].price, out[i].size = level
-        if not (isfinite(out[i].price) and out[i].price > 0.0):
-            raise ValueError(f"price {out[i].price} is not above 0")
-        if not (isfinite(out[i].size) and out[i].size >= 0.0):
-            raise ValueError(f"size {out[i].size} is not 0 or more")
+        check_level(&out[i])
     return 0
 
 
@@ -455,6 +461,26 @@ cdef class OrderBook:
         """
         self._apply(bids, asks, False)
 
+    def update_bid(self, double price, double size) -> None:
+        """Set the absolute quantity at one price; 0 removes the level.
+
+        As update_levels([(price, size)], []), without the lists.
+        """
+        self._update_one(True, price, size)
+
+    def update_ask(self, double price, double size) -> None:
+        """Set the absolute quantity at one price, as update_bid()."""
+        self._update_one(False, price, size)
+
+    cdef int _update_one(self, bint is_bid, double price, double size) except -1:
+        cdef Level level
+        level.price = price
+        level.size = size
+        check_level(&level)
+        if self.update(&level, is_bid, &level, not is_bid) < 0:
+            raise MemoryError
+        return 0
+
     def _apply(self, bids, asks, bint whole):
         cdef Level few[ON_STACK]
         cdef Level *levels = few
@@ -499,6 +525,18 @@ cdef class OrderBook:
         if self.asks.count == 0:
             return None
         return self.asks.prices[self.asks.count - 1], self.asks.sizes[self.asks.count - 1]
+
+    @property
+    def top(self):
+        """The best levels: bid price and size, ask price and size; NaN and 0 for none."""
+        cdef int32_t bid = self.bids.count - 1
+        cdef int32_t ask = self.asks.count - 1
+        return (
+            self.bids.prices[bid] if bid >= 0 else NAN,
+            self.bids.sizes[bid] if bid >= 0 else 0.0,
+            self.asks.prices[ask] if ask >= 0 else NAN,
+            self.asks.sizes[ask] if ask >= 0 else 0.0,
+        )
 
     def __len__(self) -> int:
         return self.bids.count + self.asks.count

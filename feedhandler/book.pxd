@@ -31,6 +31,7 @@ cdef class OrderBook:
     # -1 without memory; then the book is what it was.
     cdef int replace(self, const Level *bids, int bid_count,
                      const Level *asks, int ask_count) noexcept nogil
+    cdef int _update_one(self, bint is_bid, double price, double size) except -1
     cdef int update(self, const Level *bids, int bid_count,
                     const Level *asks, int ask_count) noexcept nogil
     # Whether the last replace() changed nothing; true only until the next one.

@@ -180,6 +180,8 @@ def test_an_illegal_level_leaves_the_book_as_it_was(method, side, level):
 
     with pytest.raises(ValueError, match="is not"):
         getattr(book, method)(message["bids"], message["asks"])
+    with pytest.raises(ValueError, match="is not"):
+        (book.update_bid if side == "bids" else book.update_ask)(*level)
     assert (book.bid_levels(), book.ask_levels()) == (bids, asks)
 
 
@@ -195,6 +197,20 @@ def test_what_is_no_level_at_all_leaves_the_book_as_it_was(levels):
     with pytest.raises((TypeError, ValueError)):
         book.replace_levels(bids, levels)
     assert book.bid_levels() == bids
+
+
+@pytest.mark.req("OB-08", "OB-09")
+def test_one_level_is_set_and_removed_without_lists():
+    book = OrderBook(2)
+    book.update_bid(150.0, 3.0)
+    book.update_ask(150.5, 1)
+
+    assert book.top == (150.0, 3.0, 150.5, 1.0)
+
+    book.update_bid(150.0, 0.0)
+
+    assert math.isnan(book.top[0])
+    assert book.top[1:] == (0.0, 150.5, 1.0)
 
 
 def test_negative_zero_removes_like_zero():

@@ -1,5 +1,7 @@
 """The order book against a dict that is sorted when it is looked at."""
 
+import math
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -15,7 +17,9 @@ from feedhandler.book import OrderBook
 
 PRICES = st.integers(1, 60).map(lambda ticks: ticks / 4)
 SIZES = st.sampled_from([0.0, 0.0, 1.0, 2.5, 1e9])
-LEVELS = st.lists(st.tuples(PRICES, SIZES), max_size=12)
+LEVEL = st.tuples(PRICES, SIZES)
+LEVELS = st.lists(LEVEL, max_size=12)
+NONE = (math.nan, 0.0)
 RUNS = st.dictionaries(PRICES, SIZES, max_size=40).flatmap(
     lambda levels: st.sampled_from(
         [sorted(levels.items()), sorted(levels.items())[::-1]]
@@ -60,8 +64,14 @@ class Book(RuleBasedStateMachine):
     @rule(size=SIZES)
     def touch_the_best_bid(self, size: float) -> None:
         price = max(self.bids)
-        self.book.update_levels([(price, size)], [])
+        self.book.update_bid(price, size)
         self.bids[price] = size
+        self.keep_best()
+
+    @rule(level=LEVEL, is_bid=st.booleans())
+    def update_one_level(self, level: tuple[float, float], is_bid: bool) -> None:
+        (self.book.update_bid if is_bid else self.book.update_ask)(*level)
+        (self.bids if is_bid else self.asks).update([level])
         self.keep_best()
 
     @rule(good=LEVELS, bad=BAD, ask_side=st.booleans(), whole=st.booleans())
@@ -76,6 +86,8 @@ class Book(RuleBasedStateMachine):
 
     @invariant()
     def both_have_the_same_levels(self) -> None:
+        best = (*(self.book.best_bid or NONE), *(self.book.best_ask or NONE))
+        assert repr(self.book.top) == repr(best)
         assert self.book.bid_levels() == sorted(self.bids.items(), reverse=True)
         assert self.book.ask_levels() == sorted(self.asks.items())
         assert len(self.book) == len(self.bids) + len(self.asks)

@@ -128,14 +128,14 @@ BOOK = of(
     ),
     (
         "a price of NaN is taken",
-        "isfinite(out[i].price) and out[i].price > 0.0",
-        "not out[i].price <= 0.0",
+        "isfinite(level.price) and level.price > 0.0",
+        "not level.price <= 0.0",
         ILLEGAL,
     ),
     (
         "a size without end is taken",
-        "isfinite(out[i].size) and out[i].size >= 0.0",
-        "out[i].size >= 0.0",
+        "isfinite(level.size) and level.size >= 0.0",
+        "level.size >= 0.0",
         ILLEGAL,
     ),
     (
