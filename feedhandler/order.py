@@ -19,7 +19,7 @@ from feedhandler.protocol.messages import (
     UserTradeData,
 )
 
-__all__ = ["ENDS", "Doubt", "Operation", "Order", "Request", "Status"]
+__all__ = ["ENDS", "Cause", "Doubt", "Operation", "Order", "Request", "Status"]
 
 EXACT = Context(prec=100)
 ZERO = Decimal(0)
@@ -58,6 +58,23 @@ class Doubt(Enum):
 
     UNMENTIONED = "not told again after a subscription"
     NOT_FOUND = "not found, and its end was not told"
+
+
+class Cause(Enum):
+    """What made an order other than it was; of the last four nothing was sent."""
+
+    SENT = "sent"
+    ACK = "ack"
+    UPDATE = "update"
+    FILL = "fill"
+    REFUSED = "refused"
+    LOST = "lost"
+    ADOPTED = "adopted"
+    SETTLED = "settled"
+    EXPIRED = "expired"
+    GUARDED = "guarded"
+    THROTTLED = "throttled"
+    NOT_CONNECTED = "not_connected"
 
 
 class Request:
