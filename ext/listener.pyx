@@ -6,6 +6,8 @@ reserved bits, the order and size of fragments, the close handshake, silence aft
 
 import asyncio
 import codecs
+import socket
+import struct
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from picows.picows cimport WSCloseCode, WSMsgType
@@ -16,6 +18,7 @@ from feedhandler.tracker cimport Action, FRAME_TO_RING
 from feedhandler.protocol.codes import ABNORMAL, is_wire_code
 
 
+cdef object RESET = struct.pack("ii", 1, 0)      # SO_LINGER: on, for no time
 cdef object Utf8 = codecs.getincrementaldecoder("utf-8")
 
 cdef enum:
@@ -236,7 +239,7 @@ cdef class Listener(WSListener):
         self.close_reason = reason or "given up"
         self.start_closing()
         self.transport.send_close(<WSCloseCode> 1001)
-        self.transport.disconnect(False)
+        self.abort()
 
     def start_closing(self):
         """Take no more data; the clock of the close handshake runs from here."""
@@ -255,9 +258,24 @@ cdef class Listener(WSListener):
         self.abort()
 
     def abort(self):
-        """Drop the socket at once."""
-        if self.transport is not None:
-            self.transport.disconnect(False)
+        """Drop the socket at once.
+
+        With a key, orders may be on their way in it: the kernel is to deliver none of them
+        when the venue has told the next connection what there is.
+        """
+        if self.transport is None:
+            return
+        if self.session.key is not None:
+            found = self.transport.underlying_transport.get_extra_info("socket")
+            if found is not None:
+                found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        self.transport.disconnect(False)
+
+    def backlog(self) -> int:
+        """Return how many bytes wait in this process because the socket takes no more."""
+        if self.transport is None:
+            return 0
+        return self.transport.underlying_transport.get_write_buffer_size()
 
     def tick(self):
         """Let time pass for the session and do what it then asks for."""

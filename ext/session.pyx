@@ -41,6 +41,7 @@ cdef int64_t USEFUL_NS = 30 * SECOND_NS
 
 cdef enum:
     MOST_MESSAGES = 65_536      # of private channels, that the host did not take
+    MOST_LATE = 1_024           # requests that had no answer in time, and may have one yet
 
 
 # Where each event takes a session from each of its states.
@@ -105,12 +106,27 @@ class Answer(NamedTuple):
     """What became of a request of ask().
 
     *message* is the venue's response or Error; None where there was none in 10 s, or the
-    connection ended before: what became of it is not known.
+    connection ended before: what became of it is not known. One that comes after those
+    10 s is a second Answer of the same id.
     """
 
     id: str
     action: str
     message: object
+
+
+class Subscribed(NamedTuple):
+    """Among the messages: the venue confirmed a private channel, asked for at *asked_ns*.
+
+    What it tells of the channel's present state comes after this.
+    """
+
+    channel: str
+    asked_ns: int
+
+
+class Disconnected(NamedTuple):
+    """Among the messages: the connection ended, and with it every answer to come."""
 
 
 cdef class Session(Tracker):
@@ -158,6 +174,7 @@ cdef class Session(Tracker):
         self.messages = []
         self.answers = []
         self.requests = {}
+        self.late = {}
         self.to_subscribe = []
         self.to_unsubscribe = []
 
@@ -196,6 +213,7 @@ cdef class Session(Tracker):
         self.has_dropped = False
         self.outbox.clear()
         self.requests.clear()
+        self.late.clear()
         self.to_unsubscribe.clear()
         self.to_subscribe[:] = self.routes
         if self.login is not None:
@@ -234,6 +252,8 @@ cdef class Session(Tracker):
             self.login.end()
         self.outbox.clear()
         self.abandon_requests()
+        if was_open and self.key is not None:
+            self.messages.append(Disconnected())
         self.tell("closed", {"code": code, "reason": reason})
         if self.is_ended:
             return
@@ -332,6 +352,8 @@ cdef class Session(Tracker):
                 self.give_up(f"no answer to {request.action} in {ANSWER_TIMEOUT_S} s")
                 return True
             del self.requests[request_id]
+            if len(self.late) < MOST_LATE:
+                self.late[request_id] = request
             self.answer(request_id, request.action, None)
         return False
 
@@ -365,9 +387,20 @@ cdef class Session(Tracker):
             return
         self.round_trip_ns = now_ns - self.pinged_ns
         self.counters.record(ROUND_TRIP, self.round_trip_ns)
+        self.proven_ns = self.pinged_ns
         self.pinged_ns = 0
         if self.is_late and self.pinged_stall == self.stalled:
             self.catch_up()
+
+    def prove(self, int64_t now_ns):
+        """Ask for a pong: once *proven_ns* is later, all that was sent before is read.
+
+        To be called again until it is: there may be a ping under way already. The host is
+        to call collect() next, and to do as it says.
+        """
+        self.now_ns = now_ns
+        if self.state in CONNECTED:
+            self.ping()
 
     def is_unproven(self):
         """Tell whether we are late, and have sent no ping since."""
@@ -456,11 +489,14 @@ cdef class Session(Tracker):
             self.was_subscribed = True
             for channel in request.channels:
                 if channel in self.routes:
-                    self.confirm(self.routes[channel])
+                    self.confirm(self.routes[channel], request.sent_ns)
         self.settle_state()
 
-    def confirm(self, Route route not None):
+    def confirm(self, Route route not None, int64_t asked_ns):
         """Note that the venue serves a channel, and what it did not serve before."""
+        if route.kind == Kind.PRIVATE:
+            self.messages.append(Subscribed(route.channel, asked_ns))
+            self.actions |= Action.DELIVER
         if route.kind == Kind.TRADE and route.epoch > 1 and not route.confirmed:
             # Trades have no numbers: how many there were in between, nobody can say.
             self.counters.add(Count.UNKNOWN_LOSSES, 1)
@@ -478,10 +514,15 @@ cdef class Session(Tracker):
     def responded(self, message):
         """Take the answer to a request of ask()."""
         request = self.requests.get(message.id)
-        if request is None or request.channels is not None:
+        if request is not None and request.channels is not None:
+            request = None
+        elif request is not None:
+            del self.requests[message.id]
+        else:
+            request = self.late.pop(message.id, None)
+        if request is None:
             self.counters.add(Count.UNROUTED, 1)
             return
-        del self.requests[message.id]
         self.answer(message.id, request.action, message)
 
     def refused(self, message):
@@ -495,7 +536,7 @@ cdef class Session(Tracker):
             "code": data.code, "message": data.message, "request_id": data.request_id,
         })
         request_id = data.request_id or message.id
-        request = self.requests.pop(request_id, None)
+        request = self.requests.pop(request_id, None) or self.late.pop(request_id, None)
         action = data.request_action if request is None else request.action
         if data.code == ErrorCode.RATE_LIMIT_EXCEEDED:
             until_ns = self.now_ns + retry_after_ns(data.retry_after)
@@ -596,6 +637,8 @@ cdef class Session(Tracker):
         cdef TrackedBook book
         self.now_ns = now_ns
         self.actions &= ~Action.RESYNC
+        if self.outbox:
+            self.actions |= Action.SEND
         if self.login is not None and not self.login.is_accepted:
             request = self.login.request(now_ns, self.wall_ms())
             if request is not None:
@@ -655,6 +698,21 @@ cdef class Session(Tracker):
         self.send(message)
         return message.id
 
+    def refresh(self, str channel not None, int64_t now_ns) -> bool:
+        """Have the venue tell again what a private channel has; return whether it is asked.
+
+        It is not where the channel is not confirmed, or the limiter has no room.
+        """
+        cdef Route route = self.routes.get(channel)
+        if route is None or not route.confirmed or self.state != State.SUBSCRIBED:
+            return False
+        if not self.subscribe_throttle.take(now_ns, 2):
+            return False
+        self.now_ns = now_ns
+        self.request("unsubscribe", [channel])
+        self.request("subscribe", [channel])
+        return True
+
     def throttle_for(self, action):
         """Return the limiter of an action's class."""
         if action in ("subscribe", "unsubscribe"):
@@ -668,6 +726,7 @@ cdef class Session(Tracker):
     def abandon_requests(self):
         """Answer, of what was asked, all that is not known now."""
         requests, self.requests = self.requests, {}
+        self.late.clear()
         for request_id, request in requests.items():
             if request.channels is None:
                 self.answer(request_id, request.action, None)

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
+from feedhandler.guards import Guards
 from feedhandler.protocol.channels import (
     INTERVAL_MS,
     MAX_DEPTH,
@@ -27,6 +28,7 @@ __all__ = [
     "Limits",
     "Loop",
     "Shm",
+    "Trading",
     "as_toml",
     "as_values",
     "build",
@@ -35,6 +37,7 @@ __all__ = [
 ]
 
 PositiveInt = Annotated[int, Meta(ge=1)]
+Limit = Annotated[float, Meta(ge=0)]
 Seconds = Annotated[float, Meta(ge=0, le=86_400 * 365)]
 ChannelKind = Literal["orderbook", "trades", "ticker", "candles"]
 PrivateKind = Literal[
@@ -77,6 +80,33 @@ class Account(_Section, frozen=True):
     """What to hear of the account and from the venue; only with credentials."""
 
     channels: tuple[PrivateKind, ...] = ALL_PRIVATE
+
+
+class Trading(_Section, frozen=True):
+    """What we refuse to send, whoever asks; only with credentials."""
+
+    max_quantity: Limit = 0.0
+    """Of one order; 0: any."""
+    max_notional: Limit = 0.0
+    """Quantity times price of one order; 0: any."""
+    collar: Limit = 0.0
+    """How far a price may be from the middle of the book, as a fraction; 0: any."""
+    refuse_stale: bool = False
+    """Whether an order wants a book of its symbol that is LIVE."""
+    max_unknown: Annotated[int, Meta(ge=-1)] = -1
+    """How many orders may be unknown before no more go out; -1: any number."""
+    cancel_on_exit: bool = False
+    """Whether the end of the feed cancels all orders first."""
+
+    def guards(self) -> Guards:
+        """Return these limits as what is asked before an order goes out."""
+        return Guards(
+            self.max_quantity or None,
+            self.max_notional or None,
+            self.collar or None,
+            self.refuse_stale,
+            self.max_unknown if self.max_unknown >= 0 else None,
+        )
 
 
 class Shm(_Section, frozen=True):
@@ -169,6 +199,7 @@ class FeedConfig(_Section, frozen=True):
     """Certificates, in PEM, that are trusted instead of the system's; for wss://."""
     credentials: Credentials = Credentials()
     account: Account = Account()
+    trading: Trading = Trading()
     shm: Shm = Shm()
     loop: Loop = Loop()
     limits: Limits = Limits()

@@ -181,6 +181,10 @@ class Connection:
         if self._listener is not None:
             self._listener.flush()
 
+    def backlog(self) -> int:
+        """Return how many bytes wait because the socket takes no more."""
+        return 0 if self._listener is None else self._listener.backlog()
+
     async def close(self, most_s: float = math.inf) -> None:
         """Close with 1000 and wait for the venue's answer, but not for long.
 

@@ -6,16 +6,23 @@
     ├── ConfigError             a configuration file or option is wrong
     ├── ConnectionFailed        a connection gave up for good
     ├── GuardRefused            our own limits do not let a request pass
+    ├── DeadlinePassed          a request could not be sent in time, and never will be
     ├── NotConnected            a request on an endpoint that has no connection
+    ├── OutcomeUnknown          a request was sent, and nobody knows what became of it
     ├── ProtocolError           the venue broke its protocol
     │   ├── MalformedMessage    a payload is not a message of the reference
     │   └── SequenceGap         updates never arrived
     ├── RequestFailed           the venue answered a request with an error
+    │   ├── AuthenticationRequired, InvalidCredentials, InvalidParameter, InvalidAction,
+    │   │   RateLimitExceeded, InsufficientFunds, OrderNotFound,
+    │   │   DuplicateClientOrderId, MarketClosed
+    │   └── InternalError       (also OutcomeUnknown)
     ├── Throttled               a request would be one too many for the venue's limits
     ├── RingError               a shared-memory segment cannot be used
     │   ├── RingAbsent          nothing of that name is there
     │   ├── RingBusy            another writer holds it
     │   └── RingInvalid         its header is not one that we can trust
+    ├── UnknownOrder            (also KeyError) an order that we do not know of
     └── UnknownSymbol           (also KeyError) a symbol nobody subscribed to
 
 Errors carry their numbers as attributes. A caller's mistake is a ``ValueError`` or
@@ -25,13 +32,25 @@ Errors carry their numbers as attributes. A caller's mistake is a ``ValueError``
 from feedhandler.printable import printable
 
 __all__ = [
+    "AuthenticationRequired",
     "ConfigError",
     "ConnectionFailed",
+    "DeadlinePassed",
+    "DuplicateClientOrderId",
     "FeedError",
     "GuardRefused",
+    "InsufficientFunds",
+    "InternalError",
+    "InvalidAction",
+    "InvalidCredentials",
+    "InvalidParameter",
     "MalformedMessage",
+    "MarketClosed",
     "NotConnected",
+    "OrderNotFound",
+    "OutcomeUnknown",
     "ProtocolError",
+    "RateLimitExceeded",
     "RequestFailed",
     "RingAbsent",
     "RingBusy",
@@ -39,6 +58,7 @@ __all__ = [
     "RingInvalid",
     "SequenceGap",
     "Throttled",
+    "UnknownOrder",
     "UnknownSymbol",
 ]
 
@@ -66,6 +86,15 @@ class ConnectionFailed(FeedError):
         self.attempts = attempts
 
 
+class DeadlinePassed(FeedError):
+    """A request could not be sent in time: it was not, and will not be."""
+
+    def __init__(self, action: str, late_ns: int) -> None:
+        super().__init__(f"{action} is {late_ns / 1e9:.3f} s past its deadline")
+        self.action = action
+        self.late_ns = late_ns
+
+
 class GuardRefused(FeedError):
     """A *rule* of our own does not let a request pass: *value* against its *limit*."""
 
@@ -90,6 +119,19 @@ class NotConnected(FeedError):
         super().__init__(f"{endpoint} is not connected: {state}")
         self.endpoint = endpoint
         self.state = state
+
+
+class OutcomeUnknown(FeedError):
+    """A request was sent, and it is not known what became of it.
+
+    No answer came in time, or the connection ended before. It is never sent again; what
+    the venue tells afterwards settles the order (trading.OrderFlow).
+    """
+
+    def __init__(self, action: str, request_id: str | None = None) -> None:
+        super().__init__(f"what became of {action} {request_id} is not known")
+        self.action = action
+        self.request_id = request_id
 
 
 class ProtocolError(FeedError):
@@ -125,6 +167,68 @@ class RequestFailed(FeedError):
         self.request_id = request_id
         self.retry_after = retry_after
 
+    @classmethod
+    def of(
+        cls,
+        code: str,
+        message: str,
+        request_id: str | None = None,
+        retry_after: int | None = None,
+    ) -> "RequestFailed":
+        """Return the exception of an error *code*; a plain one for a new code."""
+        kind = _BY_CODE.get(code, RequestFailed)
+        return kind(code, message, request_id, retry_after)
+
+
+class AuthenticationRequired(RequestFailed):
+    """The connection is not authenticated, as far as the venue knows."""
+
+
+class InvalidCredentials(RequestFailed):
+    """The API key or the signature is not right."""
+
+
+class InvalidParameter(RequestFailed):
+    """A field of the request is missing or wrong."""
+
+
+class InvalidAction(RequestFailed):
+    """The endpoint has no such action."""
+
+
+class RateLimitExceeded(RequestFailed):
+    """Too many requests: *retry_after* says for how many seconds to wait."""
+
+
+class InsufficientFunds(RequestFailed):
+    """The account does not have what the order would take."""
+
+
+class OrderNotFound(RequestFailed):
+    """There is no such open order."""
+
+
+class DuplicateClientOrderId(RequestFailed):
+    """An order of that client_order_id exists, or did."""
+
+
+class MarketClosed(RequestFailed):
+    """The market of the symbol is closed."""
+
+
+class InternalError(RequestFailed, OutcomeUnknown):
+    """The venue failed, and does not say whether it did what was asked before."""
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        request_id: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        RequestFailed.__init__(self, code, message, request_id, retry_after)
+        self.action = ""
+
 
 class Throttled(FeedError):
     """A request would be one too many for the venue; it may go in *wait_ns*."""
@@ -151,6 +255,18 @@ class RingInvalid(RingError):
     """The segment's header is not one that can be trusted."""
 
 
+class UnknownOrder(FeedError, KeyError):
+    """An order that we do not know of, by the name it was given."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        """Say it as a sentence; KeyError alone would quote its argument."""
+        return printable(f"unknown order {self.name!r}")
+
+
 class UnknownSymbol(FeedError, KeyError):
     """A symbol that nobody subscribed to."""
 
@@ -161,3 +277,17 @@ class UnknownSymbol(FeedError, KeyError):
     def __str__(self) -> str:
         """Say it as a sentence; KeyError alone would quote its argument."""
         return f"unknown symbol {self.symbol!r}"
+
+
+_BY_CODE: dict[str, type[RequestFailed]] = {
+    "authentication_required": AuthenticationRequired,
+    "invalid_credentials": InvalidCredentials,
+    "invalid_parameter": InvalidParameter,
+    "invalid_action": InvalidAction,
+    "rate_limit_exceeded": RateLimitExceeded,
+    "insufficient_funds": InsufficientFunds,
+    "order_not_found": OrderNotFound,
+    "duplicate_client_order_id": DuplicateClientOrderId,
+    "market_closed": MarketClosed,
+    "internal_error": InternalError,
+}

@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from feedhandler.audit import AuditLog
 from feedhandler.authentication import ApiKey, shared_key
@@ -14,16 +14,30 @@ from feedhandler.codec import MsgspecCodec
 from feedhandler.config import FeedConfig, Instrument
 from feedhandler.connection import Connection
 from feedhandler.errors import ConfigError, ConnectionFailed, UnknownSymbol
-from feedhandler.protocol.channels import MARKET_DATA, served_at
+from feedhandler.guards import Top
+from feedhandler.protocol.channels import (
+    MARKET_DATA,
+    TRADING,
+    parse_channel,
+    served_at,
+)
 from feedhandler.protocol.messages import SystemNotification
 from feedhandler.reconnect import Reconnect
 from feedhandler.secret import Secret
 from feedhandler.segments import Segments
-from feedhandler.session import CONNECTED, Session, State
+from feedhandler.session import (
+    CONNECTED,
+    Answer,
+    Disconnected,
+    Session,
+    State,
+    Subscribed,
+)
 from feedhandler.sink import Sink, Tee
 from feedhandler.throttle import Throttle
 from feedhandler.tls import client_context
 from feedhandler.tracker import Event, TrackedBook
+from feedhandler.trading import CHANNELS, OrderFlow, Sent
 
 __all__ = ["FeedHandler"]
 
@@ -33,6 +47,8 @@ BEAT_S = 0.1
 LIVE_POLL_S = 0.002
 # For the venue to answer our close frames; the whole end takes less than 2 s.
 STOP_S = 1.0
+# For the venue to cancel what is open, where that is wanted at the end.
+CANCEL_S = 2.0
 WINDOW_NS = 61_000_000_000
 # Connection logs its attempts and its end by itself, with the URL.
 LOG_LEVELS = {
@@ -108,9 +124,12 @@ class FeedHandler:
         """Know of no connection: before the start, and before another one."""
         self._key: ApiKey | None = None
         self._market_data: list[Connection] = []
-        self._private: list[Connection] = []
+        self._private: dict[str, Connection] = {}
+        self._flow: OrderFlow | None = None
+        self._waiting: dict[str, asyncio.Future[Any]] = {}
         self._tasks: dict[Connection, asyncio.Task[None]] = {}
         self._instruments: dict[str, Instrument] = {}
+        self._numbers: dict[str, int] = {}
         self._owners: dict[str, Connection] = {}
         self._books: dict[str, TrackedBook] = {}
         self._closed_markets: set[str] = set()
@@ -142,6 +161,8 @@ class FeedHandler:
         """Close all connections with 1000, flag all quotes STALE, end the segments."""
         if self._segments is None:
             return
+        if self.config.trading.cancel_on_exit:
+            await self._cancel_all()
         if self._beat is not None:
             self._beat.cancel()
             self._beat = None
@@ -153,6 +174,19 @@ class FeedHandler:
             connection.session.closed(time.monotonic_ns())
         self._take()
         self._leave()
+
+    async def _cancel_all(self) -> None:
+        """Cancel what is open, and wait until it is over, but not for long."""
+        flow, until_ns = self._flow, time.monotonic_ns() + int(CANCEL_S * 1e9)
+        if flow is None:
+            return
+        flow.guards.killed = True
+        flow.cancel_all(time.monotonic_ns())
+        self._flush_orders()
+        while flow.orders.open and time.monotonic_ns() < until_ns:
+            await asyncio.sleep(LIVE_POLL_S)
+        if flow.orders.open:
+            log.error("orders are open at the end: %s", flow.orders.open)
 
     def _leave(self) -> None:
         """Give back what others may want: the segments, the key's connections."""
@@ -234,7 +268,7 @@ class FeedHandler:
 
     @property
     def _connections(self) -> list[Connection]:
-        return self._market_data + self._private
+        return [*self._market_data, *self._private.values()]
 
     def health(self) -> list[Health]:
         """Return how each connection is."""
@@ -250,6 +284,31 @@ class FeedHandler:
     def states(self) -> list[State]:
         """The state of each connection."""
         return [connection.state for connection in self._connections]
+
+    @property
+    def flow(self) -> OrderFlow:
+        """The orders of the account. ConfigError without a key and its three channels.
+
+        What is asked of it goes out when answer() is called for it, or with the next
+        beat.
+        """
+        if self._flow is None:
+            raise ConfigError(
+                "orders want [credentials] and user_orders, user_trades and "
+                "account_updates among account.channels"
+            )
+        return self._flow
+
+    def answer(self, sent: Sent) -> "asyncio.Future[Any]":
+        """Send what was asked of the flow now; return a future of its answer.
+
+        It is done with the venue's message, or with None when none came in 10 s or the
+        connection ended before.
+        """
+        future = asyncio.get_running_loop().create_future()
+        self._waiting[sent.request_id] = future
+        self._flush_orders()
+        return future
 
     def counters(self) -> dict[str, int]:
         """Return the feed's counters by name."""
@@ -274,22 +333,53 @@ class FeedHandler:
 
         Raises UnknownSymbol where it is not held.
         """
-        segments = self._require()
+        self._require()
         try:
             instrument = self._instruments.pop(symbol)
         except KeyError:
             raise UnknownSymbol(symbol) from None
-        connection = self._owners.pop(symbol)
-        self._books.pop(symbol, None)
         for name in instrument.channel_names():
-            route = connection.session.routes.get(name)
-            if route is not None:
-                book = route.book
-                self._epochs[name] = max(route.epoch, 0 if book is None else book.epoch)
-            connection.session.remove(name)
-        segments.board.remove(symbol)
-        connection.flush()
+            if name in self._owners:
+                self._drop(name)
         self._take()
+
+    def hold(self, channel: str) -> None:
+        """Subscribe to one channel by its name, private ones too.
+
+        Raises ValueError for what is none, ConfigError without room or without a key.
+        Held channels are asked for again on every connection; see confirmation().
+        """
+        self._require()
+        if parse_channel(channel).symbol:
+            if channel in self._owners:
+                return
+            connection = self._with_room(1)
+            self._hold(channel, connection)
+        else:
+            connection = self._hold_private(channel)
+        if connection not in self._tasks:
+            self._run(connection)
+        connection.flush()
+
+    def release(self, channel: str) -> None:
+        """Give up one channel that hold() was called for."""
+        if channel in self._owners:
+            self._drop(channel)
+        elif connection := self._private.get(served_at(parse_channel(channel).kind)):
+            connection.session.remove(channel)
+            connection.flush()
+        self._take()
+
+    def confirmation(self, channel: str) -> bool | None:
+        """Return whether the venue serves a channel; None for one that it refused.
+
+        That, or nobody holds it.
+        """
+        for connection in self._connections:
+            route = connection.session.routes.get(channel)
+            if route is not None:
+                return route.confirmed
+        return None
 
     def _require(self) -> "Segments":
         if self._segments is None:
@@ -300,43 +390,92 @@ class FeedHandler:
 
     def _add(self, instrument: Instrument) -> Connection:
         """Give an instrument an id and a connection, which may be a new one."""
-        segments = self._require()
         if instrument.symbol in self._instruments:
             raise ConfigError(
                 f"instrument {instrument.symbol} is subscribed to already"
             )
         names = instrument.channel_names()
         connection = self._with_room(len(names))
-        number = segments.board.add(instrument.symbol)
         for name in names:
-            if self._audit is not None:
-                self._audit.name(number, name)
-            connection.session.add(name, number, self._epochs.get(name, 0))
-            book = connection.session.routes[name].book
-            if book is not None:
-                self._books[instrument.symbol] = book
+            self._hold(name, connection)
         self._instruments[instrument.symbol] = instrument
-        self._owners[instrument.symbol] = connection
-        if instrument.symbol in self._closed_markets:
-            self._mark(connection)
         return connection
 
+    def _hold(self, name: str, connection: Connection) -> None:
+        """Have a connection subscribe to a channel of market data."""
+        symbol = parse_channel(name).symbol
+        number = self._numbers.get(symbol)
+        if number is None:
+            number = self._numbers[symbol] = self._require().board.add(symbol)
+        if self._audit is not None:
+            self._audit.name(number, name)
+        connection.session.add(name, number, self._epochs.get(name, 0))
+        self._owners[name] = connection
+        book = connection.session.routes[name].book
+        if book is not None:
+            self._books[symbol] = book
+        if symbol in self._closed_markets:
+            self._mark(connection)
+
+    def _drop(self, name: str) -> None:
+        """Give a channel of market data up; its book turns STALE for good."""
+        connection = self._owners.pop(name)
+        route = connection.session.routes.get(name)
+        symbol = parse_channel(name).symbol
+        if route is not None:
+            book = route.book
+            self._epochs[name] = max(route.epoch, 0 if book is None else book.epoch)
+            if book is not None and self._books.get(symbol) is book:
+                del self._books[symbol]
+        connection.session.remove(name)
+        if not any(parse_channel(other).symbol == symbol for other in self._owners):
+            self._require().board.remove(symbol)
+            del self._numbers[symbol]
+        connection.flush()
+
     def _add_private(self) -> None:
-        """Connect to each endpoint that serves one of the account's channels."""
-        config = self.config
-        if not config.credentials.api_key:
-            return
-        if self._secret is None:
-            raise ConfigError("an API key is configured, and no secret is given")
-        key = shared_key(config.url, config.credentials.api_key, self._secret)
-        self._key = key
-        for endpoint in dict.fromkeys(map(served_at, config.account.channels)):
+        """Hold the channels of the account, where there is a key."""
+        if self.config.credentials.api_key:
+            for channel in self.config.account.channels:
+                self._hold_private(channel)
+
+    def _hold_private(self, channel: str) -> Connection:
+        """Have the connection of its endpoint, made if need be, subscribe to it."""
+        endpoint = served_at(channel)
+        connection = self._private.get(endpoint)
+        if connection is None:
+            key = self._shared_key()
             key.reserve()
             connection = self._connection(endpoint, endpoint.removeprefix("/ws/"), key)
-            self._private.append(connection)
-            for channel in config.account.channels:
-                if served_at(channel) == endpoint:
-                    connection.session.add(channel, 0)
+            self._private[endpoint] = connection
+        connection.session.add(channel, 0)
+        routes = connection.session.routes
+        if self._flow is None and all(name in routes for name in CHANNELS):
+            self._flow = OrderFlow(
+                connection.session,
+                self.config.trading.guards(),
+                top=self._top,
+                backlog=connection.backlog,
+            )
+        return connection
+
+    def _shared_key(self) -> ApiKey:
+        if self._key is None:
+            config = self.config
+            if not config.credentials.api_key:
+                raise ConfigError("no API key is configured")
+            if self._secret is None:
+                raise ConfigError("an API key is configured, and no secret is given")
+            self._key = shared_key(config.url, config.credentials.api_key, self._secret)
+        return self._key
+
+    def _top(self, symbol: str) -> Top | None:
+        """Return the best prices of a symbol, for guards; None for no book."""
+        book = self._books.get(symbol)
+        if book is None:
+            return None
+        bid, _, ask, _ = book.levels.top
+        return Top(bid, ask, book.is_live)
 
     def _with_room(self, channels: int) -> Connection:
         limits = self.config.limits
@@ -421,6 +560,9 @@ class FeedHandler:
         for connection in self._connections:
             connection.tick()
         self._take()
+        if self._flow is not None:
+            self._flow.tick(now_ns)
+            self._flush_orders()
         if self._audit is not None:
             self._look_at_audit(self._audit)
         self._gauge()
@@ -453,12 +595,32 @@ class FeedHandler:
                     self._tell(event)
             if connection.session.messages:
                 for message in connection.session.take_messages():
-                    self._deliver(message)
+                    self._deliver(message, connection)
+            if connection.session.answers:
+                for answer in connection.session.take_answers():
+                    self._answered(answer)
 
-    def _deliver(self, message: object) -> None:
+    def _answered(self, answer: Answer) -> None:
+        if self._flow is not None:
+            self._flow.answered(answer)
+        future = self._waiting.pop(answer.id, None)
+        if future is not None and not future.done():
+            future.set_result(answer.message)
+
+    def _flush_orders(self) -> None:
+        """Send what the order flow asked for."""
+        if self._flow is not None:
+            self._private[TRADING].flush()
+
+    def _deliver(self, message: object, connection: Connection) -> None:
         if isinstance(message, SystemNotification):
             self._mark_markets(message)
-        if self._on_message is None:
+        if self._flow is not None and (
+            connection is self._private[TRADING]
+            or isinstance(message, SystemNotification)
+        ):
+            self._flow.hear(message, time.monotonic_ns())
+        if self._on_message is None or isinstance(message, (Subscribed, Disconnected)):
             return
         try:
             self._on_message(message)

@@ -101,10 +101,15 @@ class Orders:
     # ── what we ask ───────────────────────────────────────────────────────────────────
 
     def submitted(self, data: OrderData, now_ns: int) -> Order:
-        """Note an order that is about to be sent.
+        """Note an order that is about to be sent; ValueError as check_id()."""
+        client_id = self.check_id(data)
+        order = Order(data, client_id, now_ns)
+        self._add(order)
+        self._note(order)
+        return order
 
-        Raises ValueError if its client_order_id is none, or in use.
-        """
+    def check_id(self, data: OrderData) -> str:
+        """Return what we call an order; ValueError if that is nothing, or in use."""
         client_id = data.client_order_id or ""
         if not is_client_id(client_id):
             raise ValueError(
@@ -112,10 +117,7 @@ class Orders:
             )
         if client_id in self._by_client_id:
             raise ValueError(f"client_order_id {client_id} is in use")
-        order = Order(data, client_id, now_ns)
-        self._add(order)
-        self._note(order)
-        return order
+        return client_id
 
     def asked(
         self, order: Order, operation: Operation, request_id: str, now_ns: int

@@ -29,6 +29,7 @@ cdef class Session(Tracker):
     cdef readonly bytes ping_payload
     cdef readonly int64_t heartbeat_ns      # when the last one came, or the connection opened
     cdef readonly int64_t round_trip_ns     # of the last ping; 0: none yet
+    cdef readonly int64_t proven_ns         # when the last ping that was answered was sent
     cdef object login
     cdef object login_reason
     cdef int64_t patient_until_ns           # with a venue that is about to close; 0: it is not
@@ -45,6 +46,7 @@ cdef class Session(Tracker):
     cdef int64_t last_ping_ns
     cdef int64_t pinged_stall               # how often we had fallen behind by then
     cdef dict requests
+    cdef dict late                          # timed out on this connection
     cdef list to_subscribe
     cdef list to_unsubscribe
     cdef int64_t next_id

@@ -52,7 +52,7 @@ FLOORS = [
     {"tracker"},
     {"session"},
     {"listener", "venue"},
-    {"connection", "config", "credentials", "segments", "tls"},
+    {"connection", "config", "credentials", "segments", "tls", "trading"},
     {"handler", "consumer", "consumer_async"},
     {"cli", "demo", "live_table", "shm_table", "testing", "__main__"},
 ]  # fmt: skip
@@ -70,6 +70,7 @@ THIRD_PARTY = {
         "codec",
         "config",
         "shm",
+        "trading",
         "venue",
     },
     "picows": {"listener", "connection", "venue.server"},
@@ -244,7 +245,8 @@ def test_what_is_on_the_wire_is_never_logged():
 
 SANS_IO = {
     *("throttle", "backoff", "reconnect", "authentication", "tracker", "session"),
-    *("sync", "book", "codec", "publisher"),
+    *("sync", "book", "codec", "publisher", "order", "orders", "account", "guards"),
+    "trading",
 }
 OUTSIDE = re.compile(
     r"\b(?:import|cimport) (?:time|asyncio|socket|select|threading)\b"

@@ -23,7 +23,7 @@ from feedhandler.protocol.messages import (
 from feedhandler.reconnect import Reconnect
 from feedhandler.records import Flags
 from feedhandler.secret import Secret
-from feedhandler.session import State
+from feedhandler.session import Disconnected, State
 from feedhandler.tracker import Action
 from tests.feeds import AAPL, SECOND_NS, SOUND, TIME_MS, Feed, live_feed
 from tests.polite import Counter
@@ -50,6 +50,7 @@ def trading(*channels: str, **options: Any) -> Feed:
     feed.answer()
     feed.sent()
     feed.events()
+    feed.session.take_messages()
     return feed
 
 
@@ -512,8 +513,59 @@ def test_a_request_without_an_answer_is_unknown_after_ten_seconds():
 
     feed.receive(response(request_id))
 
+    (late,) = feed.session.take_answers()
+    assert late.id == request_id
+    assert late.message.data.order_id == "o-1"
+
+    feed.receive(response(request_id))
+
     assert feed.session.take_answers() == []
     assert feed.counter("unrouted") == 1
+
+
+@pytest.mark.req("F-64")
+def test_an_error_that_comes_late_is_an_answer_too():
+    feed = trading()
+    feed.session.ask(order(), feed.now_ns)
+    (request,) = feed.sent()
+    feed.tick(10)
+    feed.session.take_answers()
+    feed.refuse("insufficient_funds", request=request)
+
+    (late,) = feed.session.take_answers()
+    assert late.message.data.code == "insufficient_funds"
+
+
+@pytest.mark.req("A-19", "F-63")
+def test_the_host_is_told_where_a_channel_begins_and_a_connection_ends():
+    feed = private(ORDERS, TRADES)
+    feed.authenticated()
+    feed.pass_s(0.5)
+    feed.collect()
+    asked_ns = feed.now_ns
+    feed.pass_s(0.5)
+    feed.answer()
+    feed.receive(update())
+    feed.close()
+
+    first, second, message, last = feed.session.take_messages()
+    assert (first, second) == ((ORDERS, asked_ns), (TRADES, asked_ns))
+    assert message.data.order_id == "o-1"
+    assert isinstance(last, Disconnected)
+
+
+@pytest.mark.req("A-19")
+def test_a_channel_is_asked_for_again_to_be_told_what_there_is():
+    feed = trading()
+
+    assert feed.session.refresh(ORDERS, feed.now_ns)
+    assert feed.asked() == [("unsubscribe", [ORDERS]), ("subscribe", [ORDERS])]
+    assert not feed.session.refresh(TRADES, feed.now_ns)
+
+    while feed.session.refresh(ORDERS, feed.now_ns):
+        pass
+    feed.pass_s(62)
+    assert feed.session.refresh(ORDERS, feed.now_ns)
 
 
 @pytest.mark.req("A-19", "I-08", "BP-19")

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from feedhandler.session import Disconnected, Subscribed
 from tests.sim.client_side import BEAT_NS, Host
 from tests.sim.findings import Findings
 from tests.sim.limits import Limits
@@ -378,7 +379,8 @@ class Judge:
 
     def handed(self, host: Host, messages: list[Any]) -> None:
         """See messages of private channels handed on."""
-        self.records[host].to_hand -= len(messages)
+        told = [m for m in messages if not isinstance(m, (Subscribed, Disconnected))]
+        self.records[host].to_hand -= len(told)
 
     # ── what the embedder asks ────────────────────────────────────────────────────
 
