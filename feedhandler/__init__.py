@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from feedhandler.client import TradingClient
     from feedhandler.config import FeedConfig, Instrument
     from feedhandler.consumer import MarketData, attach
     from feedhandler.embed import get_include
@@ -31,6 +32,7 @@ __all__ = [
     "Sink",
     "TrackedBook",
     "TradeFlags",
+    "TradingClient",
     "attach",
     "flag_names",
     "get_include",
@@ -50,6 +52,7 @@ _HOMES = {
     "Sink": "sink",
     "TrackedBook": "tracker",
     "TradeFlags": "records",
+    "TradingClient": "client",
     "attach": "consumer",
     "flag_names": "records",
     "get_include": "embed",

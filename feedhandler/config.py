@@ -113,6 +113,7 @@ class Shm(_Section, frozen=True):
     """The shared-memory segments of the feed."""
 
     name: str = "md"
+    """Under which consumers find them; "": in no other process."""
     capacity: PositiveInt = 131_072
     """Records in each ring, a power of two: peak rate x longest stall x 4."""
     board_levels: Annotated[int, Meta(ge=1, le=100)] = 10

@@ -159,7 +159,7 @@ class RequestFailed(FeedError):
         code: str,
         message: str,
         request_id: str | None = None,
-        retry_after: int | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(printable(f"{code}: {message}"))
         self.code = code
@@ -173,7 +173,7 @@ class RequestFailed(FeedError):
         code: str,
         message: str,
         request_id: str | None = None,
-        retry_after: int | None = None,
+        retry_after: float | None = None,
     ) -> "RequestFailed":
         """Return the exception of an error *code*; a plain one for a new code."""
         kind = _BY_CODE.get(code, RequestFailed)
@@ -224,7 +224,7 @@ class InternalError(RequestFailed, OutcomeUnknown):
         code: str,
         message: str,
         request_id: str | None = None,
-        retry_after: int | None = None,
+        retry_after: float | None = None,
     ) -> None:
         RequestFailed.__init__(self, code, message, request_id, retry_after)
         self.action = ""

@@ -113,7 +113,7 @@ class FeedHandler:
         self.config = config
         self._sink = sink
         self._on_event = on_event
-        self._on_message = on_message
+        self._listeners = [] if on_message is None else [on_message]
         self._secret = secret
         self._beat: asyncio.TimerHandle | None = None
         self._segments: Segments | None = None
@@ -182,7 +182,7 @@ class FeedHandler:
             return
         flow.guards.killed = True
         flow.cancel_all(time.monotonic_ns())
-        self._flush_orders()
+        self.flush()
         while flow.orders.open and time.monotonic_ns() < until_ns:
             await asyncio.sleep(LIVE_POLL_S)
         if flow.orders.open:
@@ -231,6 +231,10 @@ class FeedHandler:
             self._raise_failed(all_of_them=True)
             await asyncio.sleep(BEAT_S)
 
+    def check_connections(self) -> None:
+        """Raise ConnectionFailed if one has given up for good."""
+        self._raise_failed()
+
     def _raise_failed(self, all_of_them: bool = False) -> None:
         failed = [c for c in self._connections if c.failed is not None]
         if failed and (not all_of_them or len(failed) == len(self._connections)):
@@ -238,7 +242,20 @@ class FeedHandler:
                 failed[0].url, failed[0].failed or "unknown", failed[0].attempts
             )
 
+    def listen(self, on_message: Callable[[Any], object]) -> None:
+        """Have another callable get every message of a private channel."""
+        self._listeners.append(on_message)
+
+    def unlisten(self, on_message: Callable[[Any], object]) -> None:
+        """Undo listen()."""
+        self._listeners = [one for one in self._listeners if one != on_message]
+
     # ── what an embedder asks ─────────────────────────────────────────────────────────
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started, and not stopped since."""
+        return self._segments is not None
 
     @property
     def is_live(self) -> bool:
@@ -307,7 +324,7 @@ class FeedHandler:
         """
         future = asyncio.get_running_loop().create_future()
         self._waiting[sent.request_id] = future
-        self._flush_orders()
+        self.flush()
         return future
 
     def counters(self) -> dict[str, int]:
@@ -562,7 +579,7 @@ class FeedHandler:
         self._take()
         if self._flow is not None:
             self._flow.tick(now_ns)
-            self._flush_orders()
+            self.flush()
         if self._audit is not None:
             self._look_at_audit(self._audit)
         self._gauge()
@@ -607,8 +624,8 @@ class FeedHandler:
         if future is not None and not future.done():
             future.set_result(answer.message)
 
-    def _flush_orders(self) -> None:
-        """Send what the order flow asked for."""
+    def flush(self) -> None:
+        """Send what was asked of the order flow."""
         if self._flow is not None:
             self._private[TRADING].flush()
 
@@ -620,12 +637,13 @@ class FeedHandler:
             or isinstance(message, SystemNotification)
         ):
             self._flow.hear(message, time.monotonic_ns())
-        if self._on_message is None or isinstance(message, (Subscribed, Disconnected)):
+        if isinstance(message, (Subscribed, Disconnected)):
             return
-        try:
-            self._on_message(message)
-        except Exception:
-            log.exception("on_message raised")
+        for listener in self._listeners:
+            try:
+                listener(message)
+            except Exception:
+                log.exception("on_message raised")
 
     def _mark_markets(self, message: SystemNotification) -> None:
         """Flag the books whose market is closed; only the venue's extension tells."""

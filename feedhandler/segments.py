@@ -6,7 +6,7 @@ from feedhandler.counters import Counters, CountersReader
 from feedhandler.publisher import Publisher
 from feedhandler.records import QUOTE, TRADE
 from feedhandler.ring import Ring
-from feedhandler.segment import Mapping
+from feedhandler.segment import Mapping, Origin
 from feedhandler.tracker import COUNTERS, HISTOGRAMS
 
 __all__ = ["Segments"]
@@ -20,7 +20,8 @@ class Segments:
     All four are formatted, and the directory of instruments is filled, before the first
     is published: whoever finds one finds everything. *capacity* is in records of each
     ring, *board_levels* in levels of each side, *instruments* is what the directory has
-    room for. Raises RingBusy where another writer has that *name*.
+    room for. Raises RingBusy where another writer has that *name*; without a name all
+    is in this process's own memory.
     """
 
     def __init__(
@@ -44,29 +45,27 @@ class Segments:
                 self._create("quotes", Ring.size_for(QUOTE, capacity)),
                 QUOTE,
                 capacity,
-                self._owned[-1].origin,
+                self._made_by,
                 wake=wake,
             )
             self.trades = Ring(
                 self._create("trades", Ring.size_for(TRADE, capacity)),
                 TRADE,
                 capacity,
-                self._owned[-1].origin,
+                self._made_by,
                 wake=wake,
             )
             self.board = Board(
                 self._create("board", Board.size_for(instruments, board_levels)),
                 instruments,
                 board_levels,
-                self._owned[-1].origin,
+                self._made_by,
+            )
+            self._counted = self._create(
+                "counters", Counters.size_for(len(_COUNTERS), len(HISTOGRAMS))
             )
             self.counters = Counters(
-                self._create(
-                    "counters", Counters.size_for(len(_COUNTERS), len(HISTOGRAMS))
-                ),
-                _COUNTERS,
-                HISTOGRAMS,
-                self._owned[-1].origin,
+                self._counted, _COUNTERS, HISTOGRAMS, self._made_by
             )
         except BaseException:
             self.close()
@@ -78,7 +77,9 @@ class Segments:
         for segment in sorted(self._owned, key=lambda s: s.path.suffix == ".board"):
             segment.publish()
 
-    def _create(self, stream: str, size: int) -> Mapping:
+    def _create(self, stream: str, size: int) -> Mapping | bytearray:
+        if not self._name:
+            return bytearray(size)
         segment = shm.create(
             self._name,
             stream,
@@ -91,13 +92,18 @@ class Segments:
         return segment.buffer
 
     @property
+    def _made_by(self) -> Origin:
+        """What the last segment says of its writer."""
+        return self._owned[-1].origin if self._owned else self._origin
+
+    @property
     def utc_offset_ns(self) -> int:
         """What to add to monotonic time for the times in records."""
         return self._origin.created_realtime_ns - self._origin.created_monotonic_ns
 
     def counter_values(self) -> dict[str, int]:
         """Read the counters as any other process would."""
-        reader = CountersReader(self._owned[-1].buffer)
+        reader = CountersReader(self._counted)
         try:
             return reader.values()
         finally:

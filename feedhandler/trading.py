@@ -441,13 +441,15 @@ class OrderFlow:
 
     def _refresh(self, now_ns: int) -> None:
         """Ask the venue to tell its orders again, when that can settle something."""
-        if self._settled_ns is None:
+        if self._settled_ns is None and not self._is_ready:
             return
         is_needed = any(map(_is_unsettled, self.orders.open)) or (
             self._restarted_ns is not None and self._asked_ns <= self._restarted_ns
         )
         if not is_needed:
-            self._refresh_ns, self._refresh_wait_ns = None, REFRESH_NS
+            self._refresh_ns = None
+            if not any(map(_is_in_doubt, self.orders.open)):
+                self._refresh_wait_ns = REFRESH_NS
         elif self._refresh_ns is None:
             self._refresh_ns = now_ns + self._refresh_wait_ns
         elif now_ns >= self._refresh_ns and self._session.refresh(ORDERS, now_ns):
@@ -482,6 +484,10 @@ def _as_order(one: BatchOperation) -> OrderData:
     """Return the order of a submit in a batch as one that stands alone."""
     assert isinstance(one, BatchSubmit)
     return OrderData(*(getattr(one, name) for name in OrderData.__struct_fields__))
+
+
+def _is_in_doubt(order: Order) -> bool:
+    return order.doubt is not None or any(r.is_unknown for r in order.requests)
 
 
 def _is_unsettled(order: Order) -> bool:

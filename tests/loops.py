@@ -8,14 +8,16 @@ from typing import Any
 SECONDS = 10.0
 
 
-async def eventually(probe: Callable[[], Any], what: str) -> Any:
+async def eventually(
+    probe: Callable[[], Any], what: str, seconds: float = SECONDS
+) -> Any:
     try:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(seconds):
             while not (found := probe()):
                 await asyncio.sleep(0.001)
             return found
     except TimeoutError:
-        raise AssertionError(f"waited {SECONDS} s for {what}") from None
+        raise AssertionError(f"waited {seconds} s for {what}") from None
 
 
 def run(work: Callable[[], Awaitable[None]], seconds: float = 6 * SECONDS) -> None:

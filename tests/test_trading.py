@@ -375,7 +375,7 @@ def test_what_stays_unknown_is_settled_by_another_subscription():
     sent = desk.submit("c-1")
     desk.refuse(sent.request_id, "internal_error")
     desk.wire()
-    desk.tick(8)
+    desk.tick(2.2)
     asked = [(m["action"], m["data"]["channels"]) for m in desk.wire()]
     assert asked[:2] == [("unsubscribe", [ORDERS]), ("subscribe", [ORDERS])]
 
@@ -388,10 +388,10 @@ def test_an_order_that_is_not_told_again_is_canceled_to_find_out():
     desk = Desk()
     sent = desk.submit("c-1")
     desk.refuse(sent.request_id, "internal_error")
-    desk.tick(7.5)
+    desk.tick(2.2)
     desk.subscribed()
     desk.wire()
-    desk.tick(5.5)
+    desk.tick(5.2)
     (probe,) = desk.wire("cancel_order")
 
     assert probe["data"] == {"client_order_id": "c-1"}
@@ -547,6 +547,29 @@ def test_account_rows_are_heard_when_they_change():
 
     assert [(r.currency, r.total) for r in desk.heard.rows] == [("USD", 3.0)]
     assert desk.flow.account.balances["USD"].reserved == 2.0
+
+
+def test_a_venue_that_never_settles_it_is_asked_less_and_less_often():
+    desk = Desk()
+    sent = desk.live("c-1")
+    desk.flow.modify(ModifyOrderData(client_order_id="c-1", price=151.0), desk.now_ns)
+    desk.told()
+    asked = []
+    for second in range(200):
+        desk.tick(1)
+        for request in desk.wire():
+            if request["action"] in ("subscribe", "unsubscribe"):
+                asked += [second] * (request["action"] == "subscribe")
+                desk.feed.answer(request)
+                desk.pump()
+            elif request["action"] == "cancel_order":
+                desk.refuse(request["id"], "order_not_found")
+
+    assert sent.orders[0].status.value == "unknown"
+    gaps = [later - earlier for earlier, later in zip(asked, asked[1:], strict=False)]
+    assert len(asked) >= 3
+    assert gaps[1:] == sorted(gaps[1:])
+    assert gaps[-1] >= 2 * gaps[0]
 
 
 def test_an_order_is_let_out_by_a_connection_that_is_open_only():
