@@ -1,7 +1,8 @@
 """The command line: parsing, exit codes and signals; the work is done elsewhere.
 
-Exit codes: 0 done, 1 runtime failure, 2 usage or configuration, 3 connection failed,
-4 shared memory busy or absent, 130 interrupted.
+Exit codes: 0 done, 1 runtime failure, or a refusal, 2 usage or configuration, 3
+connection failed, 4 shared memory busy or absent, 5 nobody knows what became of an
+order, 130 interrupted.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from feedhandler.errors import (
     ConfigError,
     ConnectionFailed,
     FeedError,
+    OutcomeUnknown,
     RingAbsent,
     RingError,
 )
@@ -46,11 +48,18 @@ __all__ = ["main"]
 
 log = logging.getLogger("feedhandler.cli")
 
-DONE, FAILURE, USAGE, CONNECTION, MEMORY, INTERRUPTED = 0, 1, 2, 3, 4, 130
+DONE, FAILURE, USAGE, CONNECTION, MEMORY, UNKNOWN, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 
 CHANNELS = ("orderbook", "trades", "ticker", "candles")
 VENUE_VARIABLE = "FEEDHANDLER_VENUE_SECRET"
 WAIT_S = 0.1
+DEFAULT_LEVEL = "warning"
+NO_FEED_OPTIONS: dict[str, Any] = {
+    "shm": "",
+    "depth": None,
+    "retry_forever": False,
+    "channel": [],
+}
 HIDDEN = "…"
 
 
@@ -68,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(error, CONNECTION)
     except RingError as error:
         return _complain(error, MEMORY)
+    except OutcomeUnknown as error:
+        return _complain(error, UNKNOWN)
     except BrokenPipeError:
         # Whoever read our output has gone; nothing is left to be said to him.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -121,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--log-level",
-        default="warning",
+        default=DEFAULT_LEVEL,
         choices=("debug", "info", "warning", "error"),
         help="what to log on stderr (default: warning)",
     )
@@ -162,6 +173,9 @@ def _parser() -> argparse.ArgumentParser:
     tail.add_argument("--count", type=int, help="end after so many records")
     tail.set_defaults(command=_tail)
 
+    orders = commands.add_parser("order", help="submit, cancel, modify, list, watch")
+    _add_order_commands(orders.add_subparsers(required=True, metavar="COMMAND"))
+
     segments = commands.add_parser("shm", help="list, inspect and remove segments")
     _add_shm_commands(segments.add_subparsers(required=True, metavar="COMMAND"))
     return parser
@@ -177,6 +191,10 @@ def _add_feed_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--channel", action="append", choices=CHANNELS, default=[])
     command.add_argument("--shm", metavar="NAME", help="name of the feed (default: md)")
     command.add_argument("--retry-forever", action="store_true")
+    _add_credentials(command)
+
+
+def _add_credentials(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--api-key", metavar="KEY", help="or the variable FEEDHANDLER_API_KEY"
     )
@@ -199,6 +217,39 @@ def _add_config_commands(commands: Any) -> None:
     )
     _add_feed_options(show)
     show.set_defaults(command=_config_show)
+
+
+def _add_order_commands(commands: Any) -> None:
+    submit = commands.add_parser("submit", help="send an order, print the answer")
+    submit.add_argument("symbol")
+    submit.add_argument("side", choices=("buy", "sell"))
+    submit.add_argument("quantity", type=_positive)
+    # Never guessed: who forgets a price must not get a market order.
+    submit.add_argument(
+        "--type", required=True, choices=("market", "limit", "stop", "stop_limit")
+    )
+    submit.add_argument("--tif", choices=("gtc", "ioc", "fok", "day"))
+    cancel = commands.add_parser("cancel", help="take an order, or all, out")
+    modify = commands.add_parser("modify", help="change an order")
+    for command in (submit, modify):
+        command.add_argument("--price", type=_positive)
+        command.add_argument("--stop-price", type=_positive)
+    modify.add_argument("--quantity", type=_positive, help="the new total")
+    submit.add_argument("--client-order-id", metavar="ID")
+    for command in (cancel, modify):
+        which = command.add_mutually_exclusive_group(required=True)
+        which.add_argument("--order-id", metavar="ID")
+        which.add_argument("--client-order-id", metavar="ID")
+        if command is cancel:
+            which.add_argument("--all", action="store_true")
+    ls = commands.add_parser("list", help="the open orders, and the account")
+    watch = commands.add_parser("watch", help="print orders and fills as they happen")
+    for command in (submit, cancel, modify, ls, watch):
+        command.add_argument("--config", metavar="FILE", help="a feed's TOML file")
+        command.add_argument("--url", help="the venue's base URL")
+        command.add_argument("--json", action="store_true", help="JSON, for programs")
+        _add_credentials(command)
+        command.set_defaults(command=_order, order_command=command.prog.split()[-1])
 
 
 def _add_shm_commands(commands: Any) -> None:
@@ -298,6 +349,23 @@ def _feed_config(options: argparse.Namespace) -> "FeedConfig":
     return config.build(values)
 
 
+def _order(options: argparse.Namespace) -> int:
+    from feedhandler import order_commands
+
+    if options.log_level == DEFAULT_LEVEL:
+        # What is wrong is told once, at the end.
+        logging.getLogger("feedhandler").setLevel(logging.CRITICAL)
+    of_feed = argparse.Namespace(**NO_FEED_OPTIONS | vars(options) | {"symbol": []})
+    config = _feed_config(of_feed)
+    secret = _secret(options, config)
+    try:
+        return _until_signal(
+            lambda stop: order_commands.run(options, config, secret, stop)
+        )
+    except ValueError as error:
+        return _complain(error, USAGE)
+
+
 def _config_show(options: argparse.Namespace) -> int:
     from feedhandler import config
 
@@ -313,7 +381,7 @@ def _config_show(options: argparse.Namespace) -> int:
 def _venue(options: argparse.Namespace) -> int:
     from feedhandler.venue import Journal, Venue
 
-    config, secret = _with_account(_venue_config(options))
+    config, account = _with_account(_venue_config(options))
     try:
         journal = Journal.at(options.log) if options.log else None
     except OSError as error:
@@ -331,8 +399,8 @@ def _venue(options: argparse.Namespace) -> int:
             )
         try:
             print(f"venue listening on {venue.url}", flush=True)
-            if secret:
-                print(f"key {config.accounts[0].api_key} secret {secret}", flush=True)
+            if account:
+                print(account, flush=True)
             await stop.wait()
         finally:
             await venue.stop()
@@ -344,14 +412,16 @@ def _venue(options: argparse.Namespace) -> int:
 
 
 def _with_account(config: "VenueConfig") -> tuple["VenueConfig", str]:
-    """Give a venue without accounts one; return the secret if it is to be told."""
+    """Give a venue without accounts one; return what is to be told of it."""
     from feedhandler.venue.config import with_demo_account
 
     if config.accounts:
         return config, ""
     secret = os.environ.get(VENUE_VARIABLE, "")
     config = with_demo_account(config, secret)
-    return config, "" if secret else config.accounts[0].secret
+    made = config.accounts[0]
+    told = f" secret {made.secret}" if not secret else ""
+    return config, f"key {made.api_key}{told}"
 
 
 def _venue_config(options: argparse.Namespace) -> "VenueConfig":

@@ -5,6 +5,7 @@ when something on it is first wanted: a key never has more of them than it needs
 """
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
@@ -44,17 +45,18 @@ POLL_S = 0.002
 class TradingClient:
     """Orders, and every channel of the API, with the answers to await.
 
-    Give it a *feed* that runs or will, whose connections it borrows, or use open() for
-    a client of its own. An error answer is raised, as its code's RequestFailed; without
-    an answer OutcomeUnknown is: the order may be in the market, and what the venue
-    tells later is in ``orders``. Nothing is ever sent twice. The loop's thread only.
+    Give it a *feed*, whose connections it borrows, or which it *owns*: then it starts
+    and stops it. open() makes one of its own. An error answer is raised, as its code's
+    RequestFailed; without an answer OutcomeUnknown is: the order may be in the market,
+    and what the venue tells later is in ``orders``. Nothing is ever sent twice. The
+    loop's thread only.
 
     Async context manager: connect() and close(), which closes a feed of its own only.
     """
 
-    def __init__(self, feed: FeedHandler) -> None:
+    def __init__(self, feed: FeedHandler, owns: bool = False) -> None:
         self.feed = feed
-        self._is_own = False
+        self._is_own = owns
         self._handlers: dict[str, list[Callable[[Any], object]]] = {}
         feed.listen(self._deliver)
 
@@ -83,9 +85,7 @@ class TradingClient:
         )
         if isinstance(secret, str):
             secret = Secret(secret)
-        client = cls(FeedHandler(config, secret=secret))
-        client._is_own = True
-        return client
+        return cls(FeedHandler(config, secret=secret), owns=True)
 
     # ── life ──────────────────────────────────────────────────────────────────────────
 
@@ -123,20 +123,36 @@ class TradingClient:
 
         They stay subscribed over reconnects until unsubscribe(). Raises ValueError for
         what is no channel, InvalidParameter for what the venue does not have, and
-        TimeoutError after *timeout* seconds.
+        TimeoutError after *timeout* seconds for each.
         """
         wanted = list(channels)
         for channel in wanted:
             self.feed.hold(channel)
-        async with asyncio.timeout(timeout):
-            for channel in wanted:
-                while (confirmed := self.feed.confirmation(channel)) is not True:
-                    if confirmed is None:
-                        raise InvalidParameter(
-                            "invalid_parameter", f"{channel} was refused"
-                        )
+        for channel in wanted:
+            confirmed = functools.partial(self._is_confirmed, channel)
+            await self._until(confirmed, timeout, channel)
+
+    def _is_confirmed(self, channel: str) -> bool:
+        confirmed = self.feed.confirmation(channel)
+        if confirmed is None:
+            raise InvalidParameter("invalid_parameter", f"{channel} was refused")
+        return confirmed
+
+    async def _until(
+        self, probe: Callable[[], bool], timeout: float, what: str
+    ) -> None:
+        """Wait for something; TimeoutError says how the connections are."""
+        try:
+            async with asyncio.timeout(timeout):
+                while not probe():
                     self.feed.check_connections()
                     await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            states = ", ".join(
+                f"{health.name} is {health.state.name.lower()}"
+                for health in self.feed.health()
+            )
+            raise TimeoutError(f"waited {timeout:g} s for {what}: {states}") from None
 
     async def unsubscribe(self, channels: Iterable[str]) -> None:
         """Give channels up; those that are not held do not matter."""
@@ -169,10 +185,7 @@ class TradingClient:
         Raises TimeoutError, and ConnectionFailed when there is no more hope.
         """
         await self.subscribe(CHANNELS, timeout)
-        async with asyncio.timeout(timeout):
-            while not self.feed.flow.is_ready:
-                self.feed.check_connections()
-                await asyncio.sleep(POLL_S)
+        await self._until(lambda: self.feed.flow.is_ready, timeout, "the order flow")
 
     async def submit_order(
         self, order: OrderData | None = None, **fields: Any

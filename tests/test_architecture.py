@@ -55,7 +55,15 @@ FLOORS = [
     {"connection", "config", "credentials", "segments", "tls", "trading"},
     {"handler", "consumer", "consumer_async"},
     {"client"},
-    {"cli", "demo", "live_table", "shm_table", "testing", "__main__"},
+    {
+        "cli",
+        "demo",
+        "live_table",
+        "order_commands",
+        "shm_table",
+        "testing",
+        "__main__",
+    },
 ]  # fmt: skip
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
@@ -70,17 +78,18 @@ THIRD_PARTY = {
         "settings",
         "codec",
         "config",
+        "order_commands",
         "shm",
         "trading",
         "venue",
     },
     "picows": {"listener", "connection", "venue.server"},
     "uvloop": {"cli"},
-    "rich": {"live_table", "shm_table"},
+    "rich": {"live_table", "order_commands", "shm_table"},
     "pytest": {"testing"},
     "typing_extensions": {"segment", "ring", "board", "counters"},
 }
-DOORS = {"cli", "demo", "__main__"}
+DOORS = {"cli", "demo", "order_commands", "__main__"}
 
 IMPORT = re.compile(
     r"^[ \t]*"
@@ -189,6 +198,7 @@ def test_no_module_but_the_shells_reads_a_clock():
     shells = {
         "clock", "shm", "ring", "listener", "connection", "handler", "consumer", "demo",
         "live_table", "shm_table", "venue.server", "venue.connection", "testing.proxy",
+        "client",
     }  # fmt: skip
     reading = {
         module_of(path)
@@ -211,7 +221,8 @@ def test_nothing_weakens_tls_or_compares_secrets_by_equality():
 
 
 TELLING = {
-    *("cli", "demo", "live_table", "shm_table", "handler", "connection", "shm"),
+    *("cli", "demo", "live_table", "order_commands", "shm_table"),
+    *("handler", "connection", "shm"),
     *("venue.server", "venue.connection", "venue.journal"),
     *("testing.proxy", "testing.connection"),
 }

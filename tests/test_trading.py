@@ -1,5 +1,6 @@
 """The order flow: nothing goes out too early, too late, twice or past the guards."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -566,7 +567,7 @@ def test_a_venue_that_never_settles_it_is_asked_less_and_less_often():
                 desk.refuse(request["id"], "order_not_found")
 
     assert sent.orders[0].status.value == "unknown"
-    gaps = [later - earlier for earlier, later in zip(asked, asked[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(asked)]
     assert len(asked) >= 3
     assert gaps[1:] == sorted(gaps[1:])
     assert gaps[-1] >= 2 * gaps[0]
