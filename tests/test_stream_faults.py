@@ -1,14 +1,18 @@
 """What a stream of books may suffer, in virtual time: F-34 to F-51."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from feedhandler.audit import AuditLog
 from feedhandler.records import Flags
+from feedhandler.sink import Tee
 from feedhandler.tracker import Action
-from tests.feeds import AAPL, Feed
+from tests.checker import Loss, Report, examine
+from tests.feeds import AAPL, Feed, Recorder
 from tests.markets import Market
 
 LIVE, STALE, GAP = Flags.LIVE, Flags.STALE, Flags.GAP
@@ -19,16 +23,52 @@ LATENCY = 3
 Message = dict[str, Any]
 
 
+STREAMS: list["Stream"] = []
+
+
+@pytest.fixture(autouse=True)
+def checked(tmp_path: Path) -> Iterator[None]:
+    """Have the checker judge what each test published, by what its market sent."""
+    STREAMS.clear()
+    Stream.folder = tmp_path
+    yield
+    for stream in STREAMS:
+        report = stream.report()
+        assert report.counts["live lines"]
+        assert stream.is_falsified == bool(report.violations), report.violations[:3]
+
+
 class Stream:
-    """A market, a feed of its book, and every quote compared as it is published."""
+    """A market, a feed of its book, and every quote compared as it is published.
+
+    What goes wrong where the feed cannot see it, the checker is to find.
+    """
+
+    folder: Path
 
     def __init__(self, seed: int = 1, channel: str = AAPL, **options: Any) -> None:
+        STREAMS.append(self)
         self.market = Market(seed, channel)
-        self.feed = Feed(channel, answers=True, **options)
+        self.lost: list[Loss] = []
+        self.is_falsified = False
+        self.path = self.folder / f"audit-{len(STREAMS)}"
+        self.audit = AuditLog(str(self.path))
+        self.audit.name(0, channel)
+        recorder = Recorder()
+        self.feed = Feed(
+            channel, answers=True, sink=Tee(self.audit, recorder, print), **options
+        )
+        self.feed.sink = recorder
         self.live = self.stale = self.resyncs = 0
         self.due: int | None = None
         self.feed.sent()
         self.snapshot()
+
+    def report(self) -> Report:
+        """Have the checker say what was published."""
+        self.audit.close()
+        with self.path.open() as lines:
+            return examine(self.market.journal, lines, losses=self.lost)
 
     def snapshot(self) -> None:
         self.deliver(self.market.snapshot())
@@ -66,7 +106,10 @@ class Stream:
         """Let *updates* happen, of which those that are *lost* do not arrive."""
         for _ in range(updates):
             message = self.market.change()
-            if not lost(message["data"]["sequence"]):
+            sequence = message["data"]["sequence"]
+            if lost(sequence):
+                self.lost.append(Loss(self.market.channel, sequence))
+            else:
                 self.deliver(message)
             self.feed.pass_s(0.001)
             self.serve()
@@ -337,6 +380,7 @@ def test_a_level_that_cannot_be_is_a_lost_update(side: str, level: Any):
 @pytest.mark.parametrize("size", [-0.0, 1e308, 5e-324])
 def test_a_size_at_the_edge_is_taken_as_it_is(size: float):
     stream = Stream()
+    stream.is_falsified = True
     sequence = stream.market.sequence + 1
     stream.feed.update(sequence, [(99.0, size)])
 
@@ -352,6 +396,7 @@ def test_a_size_at_the_edge_is_taken_as_it_is(size: float):
 def test_a_size_that_was_falsified_is_found_by_the_next_audit():
     """No sequence shows it: the audit does, within its interval."""
     stream = Stream(resync_interval_ns=2_000_000_000)
+    stream.is_falsified = True
     stream.feed.tick()
     message = stream.market.change()
     bids = message["data"]["bids"]
