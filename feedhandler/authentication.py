@@ -117,15 +117,16 @@ _shared: weakref.WeakValueDictionary[tuple[str, str], ApiKey] = (
 )
 
 
-def shared_key(url: str, name: str, secret: Secret) -> ApiKey:
+def shared_key(url: str, name: str, secret: Secret, orders: int = 90) -> ApiKey:
     """Return this process's ApiKey of that *name* at the venue at *url*.
 
-    Everything that uses a key shares its limits. Raises ConfigError for another secret
+    Everything that uses a key shares its limits, of *orders* those of who came first.
+    Raises ConfigError for another secret
     than the one in use.
     """
     key = _shared.get((url, name))
     if key is None:
-        key = _shared[url, name] = ApiKey(name, secret)
+        key = _shared[url, name] = ApiKey(name, secret, orders=orders)
     elif key.secret.reveal() != secret.reveal():
         raise ConfigError(f"API key {key!r} is in use with another secret")
     return key

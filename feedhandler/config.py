@@ -145,6 +145,8 @@ class Limits(_Section, frozen=True):
     subscribe_per_minute: Annotated[int, Meta(ge=2)] = 45
     """At least 2: a resync may need an unsubscribe and a subscribe at once."""
     other_per_minute: PositiveInt = 180
+    orders_per_minute: Annotated[int, Meta(ge=20)] = 90
+    """Of a key, on all its connections together; 10 of them are kept for cancels."""
     max_message_bytes: Annotated[int, Meta(ge=1024, le=64 << 20)] = 4 << 20
     connect_timeout_s: Seconds = 5.0
     close_timeout_s: Seconds = 2.0

@@ -483,7 +483,12 @@ class FeedHandler:
                 raise ConfigError("no API key is configured")
             if self._secret is None:
                 raise ConfigError("an API key is configured, and no secret is given")
-            self._key = shared_key(config.url, config.credentials.api_key, self._secret)
+            self._key = shared_key(
+                config.url,
+                config.credentials.api_key,
+                self._secret,
+                config.limits.orders_per_minute,
+            )
         return self._key
 
     def _top(self, symbol: str) -> Top | None:

@@ -65,6 +65,8 @@ class Orders:
         self._requests: dict[str, list[Request]] = {}
         self._early: dict[tuple[str, str], UserTradeData] = {}
         self._changed: dict[Order, None] = {}
+        # So that nobody has to look through all that are open, ten times a second.
+        self._doubtful: dict[Order, None] = {}
         self._subscribed_ns: int | None = None
         self._settle_ns: int | None = None
 
@@ -78,7 +80,12 @@ class Orders:
     @property
     def unknown(self) -> int:
         """How many orders may be in the market or not."""
-        return sum(order.is_unknown for order in self._open)
+        return sum(order.is_unknown for order in self._doubtful)
+
+    @property
+    def doubtful(self) -> list[Order]:
+        """The open orders of which something is unknown: what is asked, or all."""
+        return list(self._doubtful)
 
     @property
     def is_reconciling(self) -> bool:
@@ -100,12 +107,20 @@ class Orders:
 
     # ── what we ask ───────────────────────────────────────────────────────────────────
 
-    def submitted(self, data: OrderData, now_ns: int) -> Order:
-        """Note an order that is about to be sent; ValueError as check_id()."""
+    def submitted(
+        self, data: OrderData, now_ns: int, request_id: str | None = None
+    ) -> Order:
+        """Note an order that is about to be sent, or was, under *request_id*.
+
+        Raises ValueError as check_id().
+        """
         client_id = self.check_id(data)
         order = Order(data, client_id, now_ns)
         self._add(order)
-        self._note(order)
+        if request_id is None:
+            self._note(order)
+        else:
+            self.asked(order, Operation.SUBMIT, request_id, now_ns)
         return order
 
     def check_id(self, data: OrderData) -> str:
@@ -319,6 +334,8 @@ class Orders:
                     self._note(order)
         if self._subscribed_ns is None or self._settle_ns is not None:
             return []
+        if not self._doubtful:
+            return []
         return [order for order in self._open if _is_to_probe(order, now_ns)]
 
     def venue_restarted(self) -> None:
@@ -408,10 +425,14 @@ class Orders:
 
     def _note(self, order: Order) -> bool:
         """Return whether an order is not what it was, and remember that it changed."""
-        snapshot = order.snapshot()
-        if snapshot == order.noted:
+        if order.is_in_doubt:
+            self._doubtful[order] = None
+        else:
+            self._doubtful.pop(order, None)
+        version = order.version()
+        if version == order.noted:
             return False
-        order.noted = snapshot
+        order.noted = version
         self._changed[order] = None
         return True
 

@@ -160,8 +160,10 @@ class OrderFlow:
         self._let_out("submit_order", now_ns, deadline_ns)
         self._check(data)
         request_id = self._session.ask(SubmitOrder(data), now_ns)
-        order = self.orders.submitted(data, now_ns)
-        return self._note(request_id, [(order, Operation.SUBMIT)], now_ns)
+        order = self.orders.submitted(data, now_ns, request_id)
+        self._sent[request_id] = [(order, Operation.SUBMIT)]
+        self._tell(Cause.SENT)
+        return Sent(request_id, (order,))
 
     def modify(
         self, change: ModifyOrderData, now_ns: int, deadline_ns: int | None = None
@@ -407,7 +409,7 @@ class OrderFlow:
             return False
         if self._settled_ns is not None:
             return now_ns - self._settled_ns >= PROBE_PATIENCE_NS or not any(
-                order.doubt is Doubt.UNMENTIONED for order in self.orders.open
+                order.doubt is Doubt.UNMENTIONED for order in self.orders.doubtful
             )
         # All that we know of was told, and so was, by the pong, what we did not.
         return not self._is_replay and all(
@@ -443,12 +445,12 @@ class OrderFlow:
         """Ask the venue to tell its orders again, when that can settle something."""
         if self._settled_ns is None and not self._is_ready:
             return
-        is_needed = any(map(_is_unsettled, self.orders.open)) or (
+        is_needed = any(map(_is_unsettled, self.orders.doubtful)) or (
             self._restarted_ns is not None and self._asked_ns <= self._restarted_ns
         )
         if not is_needed:
             self._refresh_ns = None
-            if not any(map(_is_in_doubt, self.orders.open)):
+            if not self.orders.doubtful:
                 self._refresh_wait_ns = REFRESH_NS
         elif self._refresh_ns is None:
             self._refresh_ns = now_ns + self._refresh_wait_ns
@@ -484,10 +486,6 @@ def _as_order(one: BatchOperation) -> OrderData:
     """Return the order of a submit in a batch as one that stands alone."""
     assert isinstance(one, BatchSubmit)
     return OrderData(*(getattr(one, name) for name in OrderData.__struct_fields__))
-
-
-def _is_in_doubt(order: Order) -> bool:
-    return order.doubt is not None or any(r.is_unknown for r in order.requests)
 
 
 def _is_unsettled(order: Order) -> bool:
