@@ -99,6 +99,10 @@ ORDER_EVENT = _layout(
     ("remaining", "<f8", 160),
     ("price", "<f8", 168),
     ("stop_price", "<f8", 176),
+    ("pending", "|u1", 184),
+    ("cause", "|u1", 185),
+    ("reason", "<u2", 186),
+    ("operation", "|u1", 188),
 )
 FILL = _layout(
     192,
@@ -154,6 +158,14 @@ NOTICE = _layout(
     ("link", "S216", 296),
     ("message", "S512", 512),
 )
+
+# The streams of a feed with an API key, and what they carry.
+PRIVATE_STREAMS = {
+    "orders": ORDER_EVENT,
+    "fills": FILL,
+    "account": ACCOUNT,
+    "notices": NOTICE,
+}
 
 INTERVAL_NAMES = ("1m", "5m", "15m", "1h", "4h", "1d", "1w")
 
@@ -256,6 +268,10 @@ def struct_layout() -> dict[str, dict[str, int]]:
             "remaining": _offset(&order, &order.remaining),
             "price": _offset(&order, &order.price),
             "stop_price": _offset(&order, &order.stop_price),
+            "pending": _offset(&order, &order.pending),
+            "cause": _offset(&order, &order.cause),
+            "reason": _offset(&order, &order.reason),
+            "operation": _offset(&order, &order.operation),
             "itemsize": sizeof(OrderEvent),
         },
         "FILL": {

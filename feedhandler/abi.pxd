@@ -2,7 +2,7 @@
 
 
 cdef enum:
-    ABI = 3
+    ABI = 4
 
 cdef int loaded_abi() noexcept                  # answered by the installed module
 

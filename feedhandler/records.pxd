@@ -59,14 +59,62 @@ cpdef enum TimeInForce:
     DAY = 4
 
 
-cpdef enum OrderStatus:
-    STATUS_UNKNOWN = 0
-    ACCEPTED = 1
-    PARTIALLY_FILLED = 2
-    FILLED = 3                  # this and higher: nothing more will happen to the order
-    CANCELED = 4
-    EXPIRED = 5
-    REJECTED = 6
+cpdef enum OrderStatus:         # ours: the venue has no word for the first two
+    STATUS_UNKNOWN = 0          # it may be in the market or not
+    PENDING = 1                 # sent, or about to be, and not answered
+    ACCEPTED = 2                # in the market
+    PARTIALLY_FILLED = 3
+    FILLED = 4                  # this and higher: nothing more will happen to the order
+    CANCELED = 5
+    EXPIRED = 6
+    REJECTED = 7                # by the venue, or before it was sent: see EventCause
+
+
+cpdef enum OrderOperation:
+    OPERATION_NONE = 0
+    OPERATION_SUBMIT = 1
+    OPERATION_CANCEL = 2
+    OPERATION_MODIFY = 3
+
+
+cpdef enum PendingFlags:        # operations without an outcome
+    SUBMIT_PENDING = 0x01
+    CANCEL_PENDING = 0x02
+    MODIFY_PENDING = 0x04
+    SUBMIT_UNKNOWN = 0x08       # beside its PENDING: no answer need come any more
+    CANCEL_UNKNOWN = 0x10
+    MODIFY_UNKNOWN = 0x20
+
+
+cpdef enum EventCause:          # what an order event tells; of the last four nothing was sent
+    CAUSE_UNKNOWN = 0
+    CAUSE_SENT = 1
+    CAUSE_ACK = 2
+    CAUSE_UPDATE = 3
+    CAUSE_FILL = 4
+    CAUSE_REFUSED = 5           # an operation was; unless it was the submit, the order goes on
+    CAUSE_LOST = 6              # what became of something is unknown now
+    CAUSE_ADOPTED = 7           # somebody else's, or of an earlier process of ours
+    CAUSE_SETTLED = 8           # ended on better knowledge than the venue's word
+    CAUSE_EXPIRED = 9           # a command past its deadline, or of another epoch
+    CAUSE_GUARDED = 10          # our own limits
+    CAUSE_THROTTLED = 11        # the venue's limits
+    CAUSE_NOT_CONNECTED = 12
+
+
+cpdef enum EventReason:         # from 2 on the codes of the venue's error frames
+    REASON_NONE = 0
+    REASON_OTHER = 1
+    REASON_AUTHENTICATION_REQUIRED = 2
+    REASON_INVALID_CREDENTIALS = 3
+    REASON_INVALID_PARAMETER = 4
+    REASON_INVALID_ACTION = 5
+    REASON_RATE_LIMIT_EXCEEDED = 6
+    REASON_INSUFFICIENT_FUNDS = 7
+    REASON_ORDER_NOT_FOUND = 8
+    REASON_DUPLICATE_CLIENT_ORDER_ID = 9
+    REASON_MARKET_CLOSED = 10
+    REASON_INTERNAL_ERROR = 11
 
 
 cpdef enum AccountKind:
@@ -89,9 +137,11 @@ cpdef enum Interval:
     D1 = 5
     W1 = 6
 
+cpdef enum:
+    NO_INSTRUMENT = 0xFFFF      # of private records: not in the directory
+
 cdef enum:
     INTERVALS = 7
-    NO_INSTRUMENT = 0xFFFF      # of private records: not in the directory
     ID_BYTES = 32               # text fields are not terminated when all bytes are used
 
 
@@ -141,11 +191,11 @@ cdef struct Ticker:             # 128 bytes; NaN where the venue does not know
 
 
 # Private records stand alone: the symbol is in them beside its number, for what the
-# handler has no market data of. NaN where the venue does not say.
+# handler has no market data of. NaN where the venue does not say, and never infinite.
 
 cdef struct OrderEvent:         # 192 bytes; one order as it is after a change
     uint64_t seq
-    int64_t venue_ns            # the message's timestamp
+    int64_t venue_ns            # the message's timestamp; 0 where nothing came from it
     int64_t recv_ns
     int64_t created_ns          # 0 if the venue sends none
     int64_t updated_ns
@@ -163,7 +213,11 @@ cdef struct OrderEvent:         # 192 bytes; one order as it is after a change
     double remaining
     double price
     double stop_price
-    uint64_t pad
+    uint8_t pending             # PendingFlags
+    uint8_t cause               # EventCause
+    uint16_t reason             # EventReason: of the answer, or of the order's end
+    uint8_t operation           # OrderOperation that the event answers
+    uint8_t pad[3]
 
 
 cdef struct Fill:               # 192 bytes
@@ -176,7 +230,7 @@ cdef struct Fill:               # 192 bytes
     uint8_t pad[3]
     char trade_id[32]           # together with order_id the key of a fill
     char order_id[32]
-    char client_id[32]          # empty where the order is not known to be ours
+    char client_id[32]          # empty while it is not known whose it is
     char symbol[32]
     double price
     double quantity

@@ -11,7 +11,9 @@ ORDER_EVENT: np.dtype[Any]
 FILL: np.dtype[Any]
 ACCOUNT: np.dtype[Any]
 NOTICE: np.dtype[Any]
+PRIVATE_STREAMS: dict[str, np.dtype[Any]]
 INTERVAL_NAMES: tuple[str, ...]
+NO_INSTRUMENT: int
 
 class Flags(IntFlag):
     LIVE = 0x01
@@ -57,12 +59,56 @@ class TimeInForce(IntEnum):
 
 class OrderStatus(IntEnum):
     STATUS_UNKNOWN = 0
-    ACCEPTED = 1
-    PARTIALLY_FILLED = 2
-    FILLED = 3
-    CANCELED = 4
-    EXPIRED = 5
-    REJECTED = 6
+    PENDING = 1
+    ACCEPTED = 2
+    PARTIALLY_FILLED = 3
+    FILLED = 4
+    CANCELED = 5
+    EXPIRED = 6
+    REJECTED = 7
+
+class OrderOperation(IntEnum):
+    OPERATION_NONE = 0
+    OPERATION_SUBMIT = 1
+    OPERATION_CANCEL = 2
+    OPERATION_MODIFY = 3
+
+class PendingFlags(IntFlag):
+    SUBMIT_PENDING = 0x01
+    CANCEL_PENDING = 0x02
+    MODIFY_PENDING = 0x04
+    SUBMIT_UNKNOWN = 0x08
+    CANCEL_UNKNOWN = 0x10
+    MODIFY_UNKNOWN = 0x20
+
+class EventCause(IntEnum):
+    CAUSE_UNKNOWN = 0
+    CAUSE_SENT = 1
+    CAUSE_ACK = 2
+    CAUSE_UPDATE = 3
+    CAUSE_FILL = 4
+    CAUSE_REFUSED = 5
+    CAUSE_LOST = 6
+    CAUSE_ADOPTED = 7
+    CAUSE_SETTLED = 8
+    CAUSE_EXPIRED = 9
+    CAUSE_GUARDED = 10
+    CAUSE_THROTTLED = 11
+    CAUSE_NOT_CONNECTED = 12
+
+class EventReason(IntEnum):
+    REASON_NONE = 0
+    REASON_OTHER = 1
+    REASON_AUTHENTICATION_REQUIRED = 2
+    REASON_INVALID_CREDENTIALS = 3
+    REASON_INVALID_PARAMETER = 4
+    REASON_INVALID_ACTION = 5
+    REASON_RATE_LIMIT_EXCEEDED = 6
+    REASON_INSUFFICIENT_FUNDS = 7
+    REASON_ORDER_NOT_FOUND = 8
+    REASON_DUPLICATE_CLIENT_ORDER_ID = 9
+    REASON_MARKET_CLOSED = 10
+    REASON_INTERNAL_ERROR = 11
 
 class AccountKind(IntEnum):
     BALANCE = 1

@@ -142,7 +142,7 @@ cdef class Tracker(Inbox):
     cdef bint changes_only
     cdef int64_t quiet_after_ns             # 0: a book may be silent for ever
     cdef int64_t utc_offset_ns
-    cdef int64_t now_ns
+    cdef readonly int64_t now_ns            # monotonic, of what it does or last did
     cdef int64_t heard_ns                   # when anything last came
     cdef int64_t in_time_until_ns           # what is read later was not read in time
     cdef int actions

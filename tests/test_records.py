@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from feedhandler import records
+from feedhandler.protocol.codes import ErrorCode
 from feedhandler.records import (
     ACCOUNT,
     CANDLE,
@@ -16,10 +17,14 @@ from feedhandler.records import (
     TICKER,
     TRADE,
     AccountKind,
+    EventCause,
+    EventReason,
     NoticeKind,
+    OrderOperation,
     OrderSide,
     OrderStatus,
     OrderType,
+    PendingFlags,
     PrivateFlags,
     TimeInForce,
 )
@@ -124,8 +129,21 @@ def test_the_codes_are_part_of_the_layout():
         OrderType: ["TYPE_UNKNOWN", "MARKET", "LIMIT", "STOP", "STOP_LIMIT"],
         TimeInForce: ["TIF_UNKNOWN", "GTC", "IOC", "FOK", "DAY"],
         OrderStatus: [
-            "STATUS_UNKNOWN", "ACCEPTED", "PARTIALLY_FILLED", "FILLED", "CANCELED",
-            "EXPIRED", "REJECTED",
+            "STATUS_UNKNOWN", "PENDING", "ACCEPTED", "PARTIALLY_FILLED", "FILLED",
+            "CANCELED", "EXPIRED", "REJECTED",
+        ],
+        OrderOperation: [
+            "OPERATION_NONE", "OPERATION_SUBMIT", "OPERATION_CANCEL",
+            "OPERATION_MODIFY",
+        ],
+        EventCause: [
+            "CAUSE_UNKNOWN", "CAUSE_SENT", "CAUSE_ACK", "CAUSE_UPDATE", "CAUSE_FILL",
+            "CAUSE_REFUSED", "CAUSE_LOST", "CAUSE_ADOPTED", "CAUSE_SETTLED",
+            "CAUSE_EXPIRED", "CAUSE_GUARDED", "CAUSE_THROTTLED", "CAUSE_NOT_CONNECTED",
+        ],
+        EventReason: [
+            "REASON_NONE", "REASON_OTHER",
+            *(f"REASON_{code.name}" for code in ErrorCode),
         ],
     }  # fmt: skip
     for enum, names in codes.items():
@@ -135,3 +153,5 @@ def test_the_codes_are_part_of_the_layout():
     assert [kind.value for kind in AccountKind] == [1, 2]
     assert [kind.value for kind in NoticeKind] == [1, 2, 3]
     assert [flag.value for flag in PrivateFlags] == [1, 2, 4, 8, 16, 32]
+    assert [flag.value for flag in PendingFlags] == [1, 2, 4, 8, 16, 32]
+    assert records.NO_INSTRUMENT == 0xFFFF

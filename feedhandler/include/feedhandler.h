@@ -147,14 +147,62 @@ enum fh_time_in_force {
     FH_DAY = 4
 };
 
-enum fh_order_status {
-    FH_STATUS_UNKNOWN = 0,
-    FH_ACCEPTED = 1,
-    FH_PARTIALLY_FILLED = 2,
-    FH_FILLED = 3,              /* this and higher: nothing more will happen to the order */
-    FH_CANCELED = 4,
-    FH_EXPIRED = 5,
-    FH_REJECTED = 6
+enum fh_order_status {          /* ours: the venue has no word for the first two */
+    FH_STATUS_UNKNOWN = 0,      /* it may be in the market or not */
+    FH_PENDING = 1,             /* sent, or about to be, and not answered */
+    FH_ACCEPTED = 2,            /* in the market */
+    FH_PARTIALLY_FILLED = 3,
+    FH_FILLED = 4,              /* this and higher: nothing more will happen to the order */
+    FH_CANCELED = 5,
+    FH_EXPIRED = 6,
+    FH_REJECTED = 7             /* by the venue, or before it was sent: see fh_event_cause */
+};
+
+enum fh_order_operation {
+    FH_OPERATION_NONE = 0,
+    FH_OPERATION_SUBMIT = 1,
+    FH_OPERATION_CANCEL = 2,
+    FH_OPERATION_MODIFY = 3
+};
+
+enum fh_pending_flag {          /* operations without an outcome */
+    FH_SUBMIT_PENDING = 0x01,
+    FH_CANCEL_PENDING = 0x02,
+    FH_MODIFY_PENDING = 0x04,
+    FH_SUBMIT_UNKNOWN = 0x08,   /* beside its PENDING: no answer need come any more */
+    FH_CANCEL_UNKNOWN = 0x10,
+    FH_MODIFY_UNKNOWN = 0x20
+};
+
+enum fh_event_cause {           /* of the last four nothing was sent */
+    FH_CAUSE_UNKNOWN = 0,
+    FH_CAUSE_SENT = 1,
+    FH_CAUSE_ACK = 2,
+    FH_CAUSE_UPDATE = 3,
+    FH_CAUSE_FILL = 4,
+    FH_CAUSE_REFUSED = 5,       /* an operation was; unless the submit, the order goes on */
+    FH_CAUSE_LOST = 6,          /* what became of something is unknown now */
+    FH_CAUSE_ADOPTED = 7,       /* somebody else's, or of an earlier process of ours */
+    FH_CAUSE_SETTLED = 8,       /* ended on better knowledge than the venue's word */
+    FH_CAUSE_EXPIRED = 9,       /* a command past its deadline, or of another epoch */
+    FH_CAUSE_GUARDED = 10,      /* our own limits */
+    FH_CAUSE_THROTTLED = 11,    /* the venue's limits */
+    FH_CAUSE_NOT_CONNECTED = 12
+};
+
+enum fh_event_reason {          /* from 2 on the codes of the venue's error frames */
+    FH_REASON_NONE = 0,
+    FH_REASON_OTHER = 1,
+    FH_REASON_AUTHENTICATION_REQUIRED = 2,
+    FH_REASON_INVALID_CREDENTIALS = 3,
+    FH_REASON_INVALID_PARAMETER = 4,
+    FH_REASON_INVALID_ACTION = 5,
+    FH_REASON_RATE_LIMIT_EXCEEDED = 6,
+    FH_REASON_INSUFFICIENT_FUNDS = 7,
+    FH_REASON_ORDER_NOT_FOUND = 8,
+    FH_REASON_DUPLICATE_CLIENT_ORDER_ID = 9,
+    FH_REASON_MARKET_CLOSED = 10,
+    FH_REASON_INTERNAL_ERROR = 11
 };
 
 enum fh_account_kind {
@@ -326,9 +374,12 @@ struct fh_candle {
     double volume;
 };
 
+/* Private records. Numbers are NaN where the venue does not say, and never infinite;
+   texts are not terminated when all their bytes are used: see fh_copy_text(). */
+
 struct fh_order_event {         /* 192 bytes; one order as it is after a change */
     uint64_t seq;
-    int64_t venue_ns;           /* the message's timestamp */
+    int64_t venue_ns;           /* the message's timestamp; 0: nothing came from the venue */
     int64_t recv_ns;
     int64_t created_ns;         /* 0 if the venue sends none */
     int64_t updated_ns;
@@ -346,7 +397,11 @@ struct fh_order_event {         /* 192 bytes; one order as it is after a change 
     double remaining;
     double price;
     double stop_price;
-    uint64_t pad;
+    uint8_t pending;            /* fh_pending_flag */
+    uint8_t cause;              /* fh_event_cause */
+    uint16_t reason;            /* fh_event_reason: of the answer, or of the order's end */
+    uint8_t operation;          /* fh_order_operation that the event answers */
+    uint8_t pad[3];
 };
 
 struct fh_fill {                /* 192 bytes */
@@ -359,7 +414,7 @@ struct fh_fill {                /* 192 bytes */
     uint8_t pad[3];
     char trade_id[32];          /* together with order_id the key of a fill */
     char order_id[32];
-    char client_id[32];         /* empty where the order is not known to be ours */
+    char client_id[32];         /* empty while it is not known whose it is */
     char symbol[32];
     double price;
     double quantity;
@@ -548,6 +603,10 @@ FH_FIELD(fh_order_event, filled, 152);
 FH_FIELD(fh_order_event, remaining, 160);
 FH_FIELD(fh_order_event, price, 168);
 FH_FIELD(fh_order_event, stop_price, 176);
+FH_FIELD(fh_order_event, pending, 184);
+FH_FIELD(fh_order_event, cause, 185);
+FH_FIELD(fh_order_event, reason, 186);
+FH_FIELD(fh_order_event, operation, 188);
 FH_SIZE(fh_order_event, 192);
 
 FH_FIELD(fh_fill, seq, 0);
@@ -649,8 +708,10 @@ FH_SIZE(fh_histogram, 9280);
     "[\"order_id\",\"|S32\",48],[\"client_id\",\"|S32\",80]," \
     "[\"symbol\",\"|S32\",112],[\"quantity\",\"<f8\",144],[\"filled\",\"<f8\",152]," \
     "[\"remaining\",\"<f8\",160],[\"price\",\"<f8\",168]," \
-    "[\"stop_price\",\"<f8\",176]]"
-#define FH_ORDER_EVENT_SCHEMA_HASH 0x9D03BF9391D2143EULL
+    "[\"stop_price\",\"<f8\",176],[\"pending\",\"|u1\",184]," \
+    "[\"cause\",\"|u1\",185],[\"reason\",\"<u2\",186]," \
+    "[\"operation\",\"|u1\",188]]"
+#define FH_ORDER_EVENT_SCHEMA_HASH 0x0E5CF3EE2D80DF16ULL
 
 #define FH_FILL_SCHEMA \
     "[[\"seq\",\"<u8\",0],[\"venue_ns\",\"<i8\",8],[\"recv_ns\",\"<i8\",16]," \
@@ -736,6 +797,163 @@ static inline const char *fh_error_text(int error)
     case FH_E_COUNTER: return "unknown counter";
     default: return "unknown error";
     }
+}
+
+/* The words of private records. What a newer writer may have is "unknown". */
+
+static inline const char *fh_side_text(int side)
+{
+    switch (side) {
+    case FH_SIDE_BUY: return "buy";
+    case FH_SIDE_SELL: return "sell";
+    default: return "unknown";
+    }
+}
+
+static inline const char *fh_order_type_text(int type)
+{
+    switch (type) {
+    case FH_MARKET: return "market";
+    case FH_LIMIT: return "limit";
+    case FH_STOP: return "stop";
+    case FH_STOP_LIMIT: return "stop_limit";
+    default: return "unknown";
+    }
+}
+
+static inline const char *fh_time_in_force_text(int tif)
+{
+    switch (tif) {
+    case FH_GTC: return "gtc";
+    case FH_IOC: return "ioc";
+    case FH_FOK: return "fok";
+    case FH_DAY: return "day";
+    default: return "unknown";
+    }
+}
+
+static inline const char *fh_order_status_text(int status)
+{
+    switch (status) {
+    case FH_PENDING: return "pending";
+    case FH_ACCEPTED: return "accepted";
+    case FH_PARTIALLY_FILLED: return "partially_filled";
+    case FH_FILLED: return "filled";
+    case FH_CANCELED: return "canceled";
+    case FH_EXPIRED: return "expired";
+    case FH_REJECTED: return "rejected";
+    default: return "unknown";
+    }
+}
+
+/* Say whether nothing more will happen to an order, but for fills that are told late. */
+static inline int fh_order_is_over(int status)
+{
+    return status >= FH_FILLED;
+}
+
+static inline const char *fh_order_operation_text(int operation)
+{
+    switch (operation) {
+    case FH_OPERATION_NONE: return "none";
+    case FH_OPERATION_SUBMIT: return "submit";
+    case FH_OPERATION_CANCEL: return "cancel";
+    case FH_OPERATION_MODIFY: return "modify";
+    default: return "unknown";
+    }
+}
+
+static inline const char *fh_event_cause_text(int cause)
+{
+    switch (cause) {
+    case FH_CAUSE_SENT: return "sent";
+    case FH_CAUSE_ACK: return "ack";
+    case FH_CAUSE_UPDATE: return "update";
+    case FH_CAUSE_FILL: return "fill";
+    case FH_CAUSE_REFUSED: return "refused";
+    case FH_CAUSE_LOST: return "lost";
+    case FH_CAUSE_ADOPTED: return "adopted";
+    case FH_CAUSE_SETTLED: return "settled";
+    case FH_CAUSE_EXPIRED: return "expired";
+    case FH_CAUSE_GUARDED: return "guarded";
+    case FH_CAUSE_THROTTLED: return "throttled";
+    case FH_CAUSE_NOT_CONNECTED: return "not_connected";
+    default: return "unknown";
+    }
+}
+
+static inline const char *fh_event_reason_text(int reason)
+{
+    switch (reason) {
+    case FH_REASON_NONE: return "none";
+    case FH_REASON_OTHER: return "other";
+    case FH_REASON_AUTHENTICATION_REQUIRED: return "authentication_required";
+    case FH_REASON_INVALID_CREDENTIALS: return "invalid_credentials";
+    case FH_REASON_INVALID_PARAMETER: return "invalid_parameter";
+    case FH_REASON_INVALID_ACTION: return "invalid_action";
+    case FH_REASON_RATE_LIMIT_EXCEEDED: return "rate_limit_exceeded";
+    case FH_REASON_INSUFFICIENT_FUNDS: return "insufficient_funds";
+    case FH_REASON_ORDER_NOT_FOUND: return "order_not_found";
+    case FH_REASON_DUPLICATE_CLIENT_ORDER_ID: return "duplicate_client_order_id";
+    case FH_REASON_MARKET_CLOSED: return "market_closed";
+    case FH_REASON_INTERNAL_ERROR: return "internal_error";
+    default: return "unknown";
+    }
+}
+
+static inline const char *fh_account_kind_text(int kind)
+{
+    switch (kind) {
+    case FH_BALANCE: return "balance";
+    case FH_POSITION: return "position";
+    default: return "unknown";
+    }
+}
+
+static inline const char *fh_notice_kind_text(int kind)
+{
+    switch (kind) {
+    case FH_SYSTEM: return "system";
+    case FH_USER: return "user";
+    case FH_ALERT: return "alert";
+    default: return "unknown";
+    }
+}
+
+/* Name one bit of a private record's flags, or of OrderEvent.pending. */
+static inline const char *fh_private_flag_text(int flag)
+{
+    switch (flag) {
+    case FH_ORDER_ID_CUT: return "order_id_cut";
+    case FH_CLIENT_ID_CUT: return "client_id_cut";
+    case FH_OWN_ID_CUT: return "own_id_cut";
+    case FH_TEXT_CUT: return "text_cut";
+    case FH_REPLAYED: return "replayed";
+    case FH_UNTRIGGERED: return "untriggered";
+    default: return "unknown";
+    }
+}
+
+static inline const char *fh_pending_flag_text(int flag)
+{
+    switch (flag) {
+    case FH_SUBMIT_PENDING: return "submit_pending";
+    case FH_CANCEL_PENDING: return "cancel_pending";
+    case FH_MODIFY_PENDING: return "modify_pending";
+    case FH_SUBMIT_UNKNOWN: return "submit_unknown";
+    case FH_CANCEL_UNKNOWN: return "cancel_unknown";
+    case FH_MODIFY_UNKNOWN: return "modify_unknown";
+    default: return "unknown";
+    }
+}
+
+/* Copy a record's text *field* of *size* bytes to *out*, of one more, and end it. It is
+   as the venue sent it, UTF-8, and may do anything to a terminal. */
+static inline const char *fh_copy_text(char *out, const char *field, size_t size)
+{
+    memcpy(out, field, size);
+    out[size] = '\0';
+    return out;
 }
 
 /* Words that are shared. The builtins, because C++17 has no <stdatomic.h>. */

@@ -47,6 +47,10 @@ ENUMS = {
     records.OrderType: "FH_",
     records.TimeInForce: "FH_",
     records.OrderStatus: "FH_",
+    records.OrderOperation: "FH_",
+    records.PendingFlags: "FH_",
+    records.EventCause: "FH_",
+    records.EventReason: "FH_",
     records.AccountKind: "FH_",
     records.NoticeKind: "FH_",
     segment.StreamKind: "FH_",
@@ -571,6 +575,74 @@ def test_every_word_of_an_enum_is_that_of_the_package(build, tmp_path):
     printed = [int(line) for line in run(build(source)).stdout.split()]
     assert dict(zip(words, printed, strict=True)) == words
     assert len(words) > 40
+
+
+# The functions that name a word, and what the package puts before it.
+NAMING = {
+    "fh_side_text": (records.OrderSide, "side_"),
+    "fh_order_type_text": (records.OrderType, "type_"),
+    "fh_time_in_force_text": (records.TimeInForce, "tif_"),
+    "fh_order_status_text": (records.OrderStatus, "status_"),
+    "fh_order_operation_text": (records.OrderOperation, "operation_"),
+    "fh_event_cause_text": (records.EventCause, "cause_"),
+    "fh_event_reason_text": (records.EventReason, "reason_"),
+    "fh_account_kind_text": (records.AccountKind, ""),
+    "fh_notice_kind_text": (records.NoticeKind, ""),
+    "fh_private_flag_text": (records.PrivateFlags, ""),
+    "fh_pending_flag_text": (records.PendingFlags, ""),
+}
+
+
+def test_every_private_word_has_its_name(build, tmp_path):
+    expected, prints = [], []
+    for function, (enum, prefix) in NAMING.items():
+        numbers = [int(member) for member in enum]
+        for number in (*numbers, 200):
+            prints.append(f'printf("{function} {number} %s\\n", {function}({number}));')
+        names = [member.name.lower().removeprefix(prefix) for member in enum]
+        pairs = zip((*numbers, 200), (*names, "unknown"), strict=True)
+        expected += [f"{function} {number} {name}" for number, name in pairs]
+    source = tmp_path / "names.c"
+    body = "\n".join(prints)
+    source.write_text(f'#include "feedhandler.h"\nint main(void)\n{{\n{body}\n}}\n')
+
+    assert run(build(source)).stdout.splitlines() == expected
+    assert len(expected) > 60
+
+
+@pytest.mark.parametrize("status", records.OrderStatus)
+def test_c_knows_when_an_order_is_over(build, tmp_path, status):
+    source = tmp_path / "over.c"
+    source.write_text(
+        '#include "feedhandler.h"\n#include <stdlib.h>\n'
+        "int main(int argc, char **argv)\n{\n"
+        "return argc > 1 ? fh_order_is_over(atoi(argv[1])) : 2;\n}\n"
+    )
+    over = run(build(source), int(status)).returncode
+
+    assert over == (status >= records.OrderStatus.FILLED)
+
+
+def test_c_ends_a_text_that_fills_its_field(build, tmp_path):
+    source = tmp_path / "ends.c"
+    source.write_text(
+        """
+        #include "feedhandler.h"
+        int main(void)
+        {
+            static struct fh_fill fill;
+            char text[sizeof fill.fee_currency + 1];
+            memcpy(fill.fee_currency, "EIGHTLNG", sizeof fill.fee_currency);
+            puts(fh_copy_text(text, fill.fee_currency, sizeof fill.fee_currency));
+            memcpy(fill.symbol, "AAPL", 4);
+            char symbol[sizeof fill.symbol + 1];
+            puts(fh_copy_text(symbol, fill.symbol, sizeof fill.symbol));
+            return 0;
+        }
+        """
+    )
+
+    assert run(build(source)).stdout == "EIGHTLNG\nAAPL\n"
 
 
 PRIVATE = {
