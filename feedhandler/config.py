@@ -116,11 +116,13 @@ class Shm(_Section, frozen=True):
     """Under which consumers find them; "": in no other process."""
     capacity: PositiveInt = 131_072
     """Records in each ring, a power of two: peak rate x longest stall x 4."""
+    private_capacity: PositiveInt = 4096
+    """Records in each of the rings of the account; only with credentials."""
     board_levels: Annotated[int, Meta(ge=1, le=100)] = 10
     instruments: Annotated[int, Meta(ge=1, le=65_535)] = 1024
     """How many instruments the directory has room for, as long as the feed runs."""
     mode: Literal[0o600, 0o640] = 0o600
-    """Who may read: 0o600 we alone, 0o640 the group as well."""
+    """Who may read: 0o600 we alone, 0o640 the group as well, but never the account."""
     directory: str = "/dev/shm"
     wake: bool = False
     """Whether readers may block: costs a system call per read of the socket."""
@@ -223,11 +225,12 @@ class FeedConfig(_Section, frozen=True):
     def __post_init__(self) -> None:
         """Check what types cannot say."""
         _check_url(self.url, self.allow_plaintext)
-        capacity = self.shm.capacity
-        if capacity & (capacity - 1) or not 64 <= capacity <= 1 << 28:
-            raise ValueError(
-                f"shm.capacity {capacity} is not a power of two from 64 to 2**28"
-            )
+        for name in ("capacity", "private_capacity"):
+            capacity = getattr(self.shm, name)
+            if capacity & (capacity - 1) or not 64 <= capacity <= 1 << 28:
+                raise ValueError(
+                    f"shm.{name} {capacity} is not a power of two from 64 to 2**28"
+                )
         seen = set()
         for instrument in self.instruments:
             if instrument.symbol in seen:

@@ -14,7 +14,7 @@ from feedhandler import shm
 from feedhandler.board import BoardReader, Depth, LastCandle, LastTicker, Top
 from feedhandler.counters import CountersReader, Histogram
 from feedhandler.errors import RingAbsent
-from feedhandler.records import ACCOUNT, FILL, NOTICE, ORDER_EVENT, QUOTE, TRADE
+from feedhandler.records import PRIVATE_STREAMS, QUOTE, TRADE
 from feedhandler.ring import Reader
 from feedhandler.shm import AttachedSegment, Status
 
@@ -160,19 +160,19 @@ class MarketData:
 
     def orders(self, start: Start = "new", on_lap: OnLap = "half") -> Stream:
         """Open the stream of our orders; RingAbsent where the feed has none."""
-        return self._open("orders", ORDER_EVENT, start, on_lap)
+        return self._open_private("orders", start, on_lap)
 
     def fills(self, start: Start = "new", on_lap: OnLap = "half") -> Stream:
         """Open the stream of our executions; RingAbsent where the feed has none."""
-        return self._open("fills", FILL, start, on_lap)
+        return self._open_private("fills", start, on_lap)
 
     def account(self, start: Start = "new", on_lap: OnLap = "half") -> Stream:
         """Open the stream of balances and positions; RingAbsent where there is none."""
-        return self._open("account", ACCOUNT, start, on_lap)
+        return self._open_private("account", start, on_lap)
 
     def notices(self, start: Start = "new", on_lap: OnLap = "half") -> Stream:
         """Open the stream of notifications and alerts; RingAbsent if there is none."""
-        return self._open("notices", NOTICE, start, on_lap)
+        return self._open_private("notices", start, on_lap)
 
     def symbols(self) -> list[str]:
         """Every symbol; the index is `instrument` in records."""
@@ -257,6 +257,14 @@ class MarketData:
         stream = Stream(self._source, name, dtype, start, on_lap)
         self._streams.append(stream)
         return stream
+
+    def _open_private(self, name: str, start: Start, on_lap: OnLap) -> Stream:
+        try:
+            return self._open(name, PRIVATE_STREAMS[name], start, on_lap)
+        except RingAbsent:
+            raise RingAbsent(
+                f"feed {self._source.name} has no stream {name}, which wants an API key"
+            ) from None
 
     def _current(self) -> BoardReader:
         """Return the board, looking now and then whether it still is the one."""

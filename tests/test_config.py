@@ -95,6 +95,7 @@ def test_a_mistake_names_its_key_and_what_was_expected(text, key, words):
     [
         ("[shm]\ncapacity = 100", "power of two"),
         ("[shm]\ncapacity = 32", "from 64"),
+        ("[shm]\nprivate_capacity = 100", "private_capacity 100 is not a power of two"),
         ("url = 'http://x'", "ws://"),
         ("url = 'ws://'", "ws://"),
         ("url = 'ws://10.0.0.1'", "plaintext"),
