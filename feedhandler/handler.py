@@ -15,14 +15,20 @@ from feedhandler.config import FeedConfig, Instrument
 from feedhandler.connection import Connection
 from feedhandler.errors import ConfigError, ConnectionFailed, UnknownSymbol
 from feedhandler.guards import Top
+from feedhandler.private import Moment, PrivatePublisher
 from feedhandler.protocol.channels import (
     MARKET_DATA,
     TRADING,
     parse_channel,
     served_at,
 )
-from feedhandler.protocol.messages import SystemNotification
+from feedhandler.protocol.messages import (
+    CustomAlert,
+    SystemNotification,
+    UserNotification,
+)
 from feedhandler.reconnect import Reconnect
+from feedhandler.records import NO_INSTRUMENT
 from feedhandler.secret import Secret
 from feedhandler.segments import Segments
 from feedhandler.session import (
@@ -43,6 +49,7 @@ __all__ = ["FeedHandler"]
 
 log = logging.getLogger("feedhandler")
 
+NOTICES = (SystemNotification, UserNotification, CustomAlert)
 BEAT_S = 0.1
 LIVE_POLL_S = 0.002
 # For the venue to answer our close frames; the whole end takes less than 2 s.
@@ -125,6 +132,7 @@ class FeedHandler:
         self._key: ApiKey | None = None
         self._market_data: list[Connection] = []
         self._private: dict[str, Connection] = {}
+        self._records: PrivatePublisher | None = None
         self._flow: OrderFlow | None = None
         self._waiting: dict[str, asyncio.Future[Any]] = {}
         self._tasks: dict[Connection, asyncio.Task[None]] = {}
@@ -143,7 +151,15 @@ class FeedHandler:
         if self._segments is not None:
             raise RuntimeError("the feed was started already")
         self._forget()
-        self._segments = Segments(**self.config.shm.options())
+        self._segments = Segments(
+            **self.config.shm.options(), private=bool(self.config.credentials.api_key)
+        )
+        if self._segments.private:
+            self._records = PrivatePublisher(
+                *self._segments.private,
+                instrument_of=lambda symbol: self._numbers.get(symbol, NO_INSTRUMENT),
+                moment=lambda: self._moment(self._private[TRADING], CHANNELS[0]),
+            )
         try:
             self._open_audit()
             for instrument in self.config.instruments:
@@ -473,8 +489,16 @@ class FeedHandler:
                 self.config.trading.guards(),
                 top=self._top,
                 backlog=connection.backlog,
+                hearers=() if self._records is None else (self._records,),
             )
         return connection
+
+    def _moment(self, connection: Connection, channel: str) -> Moment:
+        """Return when a connection last read, and on how many a channel was held."""
+        session = connection.session
+        route = session.routes.get(channel)
+        recv_ns = session.now_ns + self._require().utc_offset_ns
+        return Moment(recv_ns, 0 if route is None else route.epoch)
 
     def _shared_key(self) -> ApiKey:
         if self._key is None:
@@ -621,6 +645,8 @@ class FeedHandler:
             if connection.session.answers:
                 for answer in connection.session.take_answers():
                     self._answered(answer)
+        if self._records is not None:
+            self._records.flush()
 
     def _answered(self, answer: Answer) -> None:
         if self._flow is not None:
@@ -630,9 +656,11 @@ class FeedHandler:
             future.set_result(answer.message)
 
     def flush(self) -> None:
-        """Send what was asked of the order flow."""
+        """Send what was asked of the order flow, and wake who reads of it."""
         if self._flow is not None:
             self._private[TRADING].flush()
+        if self._records is not None:
+            self._records.flush()
 
     def _deliver(self, message: object, connection: Connection) -> None:
         if isinstance(message, SystemNotification):
@@ -642,6 +670,9 @@ class FeedHandler:
             or isinstance(message, SystemNotification)
         ):
             self._flow.hear(message, time.monotonic_ns())
+        if self._records is not None and isinstance(message, NOTICES):
+            moment = self._moment(connection, message.channel)
+            self._records.notice(message, *moment)
         if isinstance(message, (Subscribed, Disconnected)):
             return
         for listener in self._listeners:

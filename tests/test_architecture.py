@@ -48,6 +48,7 @@ FLOORS = [
         "orders",
         "account",
         "guards",
+        "private",
     },
     {"tracker"},
     {"session"},
@@ -58,6 +59,7 @@ FLOORS = [
     {
         "cli",
         "demo",
+        "lines",
         "live_table",
         "order_commands",
         "shm_table",
@@ -71,7 +73,10 @@ FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 TOGETHER = (FLOORS[0], FLOORS[-1])
 
 THIRD_PARTY = {
-    "numpy": {"records", "ring", "board", "consumer", "consumer_async", "cli"},
+    "numpy": {
+        *("records", "ring", "board", "consumer", "consumer_async"),
+        *("private", "segments", "lines"),
+    },
     "msgspec": {
         "protocol",
         "authentication",
@@ -258,7 +263,7 @@ def test_what_is_on_the_wire_is_never_logged():
 SANS_IO = {
     *("throttle", "backoff", "reconnect", "authentication", "tracker", "session"),
     *("sync", "book", "codec", "publisher", "order", "orders", "account", "guards"),
-    "trading",
+    *("private", "trading"),
 }
 OUTSIDE = re.compile(
     r"\b(?:import|cimport) (?:time|asyncio|socket|select|threading)\b"
