@@ -8,7 +8,6 @@ order, 130 interrupted.
 import argparse
 import asyncio
 import contextlib
-import json
 import logging
 import math
 import os
@@ -36,9 +35,6 @@ from feedhandler.printable import printable
 from feedhandler.secret import shorten
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from feedhandler.config import FeedConfig
     from feedhandler.consumer import MarketData
     from feedhandler.secret import Secret
@@ -51,6 +47,7 @@ log = logging.getLogger("feedhandler.cli")
 DONE, FAILURE, USAGE, CONNECTION, MEMORY, UNKNOWN, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 
 CHANNELS = ("orderbook", "trades", "ticker", "candles")
+STREAMS = ("quotes", "trades", "orders", "fills", "account", "notices")
 VENUE_VARIABLE = "FEEDHANDLER_VENUE_SECRET"
 WAIT_S = 0.1
 DEFAULT_LEVEL = "warning"
@@ -167,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
 
     tail = commands.add_parser("tail", help="print what a feed publishes")
     tail.add_argument("name", help="name of the feed")
-    tail.add_argument("--stream", choices=("quotes", "trades"), default="quotes")
+    tail.add_argument("--stream", choices=STREAMS, default="quotes")
     tail.add_argument("--json", action="store_true", help="one JSON object a line")
     tail.add_argument("--start", choices=("new", "oldest"), default="new")
     tail.add_argument("--count", type=int, help="end after so many records")
@@ -466,8 +463,10 @@ def _tail(options: argparse.Namespace) -> int:
 
 def _lines(market: "MarketData", options: argparse.Namespace) -> Iterator[str]:
     """Yield a line per record until the writer is gone."""
-    open_stream = market.quotes if options.stream == "quotes" else market.trades
-    stream = open_stream(start=options.start)
+    from feedhandler import lines
+
+    write = lines.as_json if options.json else lines.as_text
+    stream = getattr(market, options.stream)(start=options.start)
     lost = 0
     while True:
         records = stream.poll()
@@ -476,55 +475,9 @@ def _lines(market: "MarketData", options: argparse.Namespace) -> Iterator[str]:
             lost = stream.lost
         if len(records):
             symbols = market.symbols()
-            yield from (
-                _json_line(record, symbols) if options.json else _text(record, symbols)
-                for record in records
-            )
+            yield from (write(options.stream, record, symbols) for record in records)
         elif not stream.wait(WAIT_S) and stream.status in ("CLOSED", "DEAD"):
             return
-
-
-def _fields(record: "np.void", symbols: list[str]) -> dict[str, Any]:
-    """Turn a record into plain values; NaN becomes None."""
-    from feedhandler.records import flag_names, trade_flag_names
-
-    assert record.dtype.names is not None
-    fields: dict[str, Any] = {"symbol": symbols[int(record["instrument"])]}
-    for name in record.dtype.names:
-        value = record[name].item()
-        if isinstance(value, float) and math.isnan(value):
-            value = None
-        elif isinstance(value, bytes):
-            value = value.decode("utf-8", "replace")
-        fields[name] = value
-    flags = fields["flags"]
-    names = flag_names if "bid_price" in fields else trade_flag_names
-    fields["flags"] = names(flags)
-    fields["epoch"] = flags >> 8
-    return fields
-
-
-def _json_line(record: "np.void", symbols: list[str]) -> str:
-    return json.dumps(_fields(record, symbols), separators=(",", ":"))
-
-
-def _text(record: "np.void", symbols: list[str]) -> str:
-    fields = _fields(record, symbols)
-    flags = "|".join(fields["flags"])
-    if "bid_price" in fields:
-        sides = (
-            f"{_number(fields['bid_size']):>12} @ {_number(fields['bid_price']):<12} "
-            f"{_number(fields['ask_price']):>12} @ {_number(fields['ask_size']):<12}"
-        )
-        return f"{fields['symbol']:<12} {fields['sequence']:>10} {sides} {flags}"
-    return (
-        f"{fields['symbol']:<12} {printable(fields['trade_id']):<16} "
-        f"{_number(fields['size']):>12} @ {_number(fields['price']):<12} {flags}"
-    )
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.10g}"
 
 
 # ── shm ───────────────────────────────────────────────────────────────────────────────
@@ -621,7 +574,3 @@ def _log_unawaited(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> Non
         error,
         exc_info=error if ours else None,
     )
-
-
-if TYPE_CHECKING:
-    _Records = npt.NDArray[np.void]
