@@ -72,6 +72,8 @@ STATUSES = {
     Status.REJECTED: OrderStatus.REJECTED,
 }
 CAUSES = {cause: EventCause[f"CAUSE_{cause.name}"] for cause in Cause}
+# What the venue tells on its channels, and so may tell again.
+TOLD = {Cause.UPDATE, Cause.FILL, Cause.ADOPTED}
 UNSENT = {Cause.EXPIRED, Cause.GUARDED, Cause.THROTTLED, Cause.NOT_CONNECTED}
 OPERATIONS = {
     operation: OrderOperation[f"OPERATION_{operation.name}"] for operation in Operation
@@ -130,7 +132,10 @@ class PrivatePublisher:
         """Publish an order as it is now.
 
         One whose submit was not sent is REJECTED; other operations leave it as it was.
+        One of ours that the venue tells of before it answers is not adopted.
         """
+        if cause is Cause.ADOPTED and not order.is_foreign:
+            cause = Cause.UPDATE
         texts = _Texts()
         is_waiting = order.triggered is False and not order.is_terminal
         texts.flags |= PrivateFlags.UNTRIGGERED if is_waiting else 0
@@ -139,7 +144,7 @@ class PrivatePublisher:
         self._orders.publish(
             self._moment(),
             texts,
-            is_replay,
+            is_replay and cause in TOLD,
             venue_ns=_ns(time_ms),
             created_ns=_ns(order.created_ms),
             updated_ns=_ns(order.updated_ms),

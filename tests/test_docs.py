@@ -1,4 +1,4 @@
-"""The page on the venue says what the venue takes, and what it does."""
+"""The pages say what there is: what the venue takes and does, what records have."""
 
 import re
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import get_args
 import msgspec
 import pytest
 
+from feedhandler import records
 from feedhandler.settings import decode_toml
 from feedhandler.venue.config import (
     CalendarConfig,
@@ -56,3 +57,37 @@ def test_the_page_has_every_fault():
     told = set(re.findall(r"`([a-z_]+)`", PAGE.read_text()))
 
     assert kinds - told == set()
+
+
+# ── records of the account ────────────────────────────────────────────────────────────
+
+PRIVATE = (PAGE.parent / "private.md").read_text()
+KINDS = (
+    records.PrivateFlags, records.OrderStatus, records.OrderOperation,
+    records.PendingFlags, records.EventCause, records.AccountKind, records.NoticeKind,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_page_has_every_word_of_a_private_record(kind):
+    told = set(re.findall(r"`([A-Z_]+)`", PRIVATE))
+    unlisted = {"CAUSE_UNKNOWN"}
+
+    assert {member.name for member in kind} - told - unlisted == set()
+
+
+def test_the_page_has_the_numbers_of_the_statuses():
+    told = dict(re.findall(r"`([A-Z_]+)` \((\d)\)", PRIVATE))
+
+    assert told == {member.name: str(member.value) for member in records.OrderStatus}
+
+
+@pytest.mark.parametrize("stream", records.PRIVATE_STREAMS)
+def test_the_page_has_what_is_special_in_a_stream(stream):
+    plain = {
+        *("seq", "created_ns", "updated_ns", "symbol", "price", "stop_price", "fee"),
+        *("fee_currency", "link", "message", "quantity", "side"),
+    }
+    told = set(re.findall(r"`([a-z_]+)`", PRIVATE))
+
+    assert set(records.PRIVATE_STREAMS[stream].names) - plain - told == set()

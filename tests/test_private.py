@@ -326,6 +326,19 @@ def test_what_was_not_sent_is_rejected_if_it_was_the_order_itself(cause):
         assert row["operation"] == OrderOperation[f"OPERATION_{operation.name}"]
 
 
+def test_an_order_of_ours_that_is_told_of_before_its_answer_is_not_adopted():
+    pipe, desk = Pipe(), Desk()
+    desk.flow.hearers.append(pipe.publisher)
+    desk.submit("c-1")
+    desk.update("c-1", "accepted")
+    desk.update("stranger", "accepted")
+    causes = [row["cause"] for row in pipe.rows("orders")]
+
+    assert causes == [
+        EventCause.CAUSE_SENT, EventCause.CAUSE_UPDATE, EventCause.CAUSE_ADOPTED,
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("asked", "names"),
     [
@@ -414,7 +427,10 @@ def test_a_stop_waits_while_the_venue_says_so(fields, waits):
 def test_what_is_told_again_is_flagged():
     pipe = Pipe()
 
-    assert pipe.order(told(), is_replay=True)["flags"] == PrivateFlags.REPLAYED
+    for cause in Cause:
+        flags = pipe.order(told(), cause, is_replay=True)["flags"]
+        may_be = cause in (Cause.UPDATE, Cause.FILL, Cause.ADOPTED)
+        assert flags == (PrivateFlags.REPLAYED if may_be else 0)
     assert pipe.fill(trade(), is_replay=True)["flags"] == PrivateFlags.REPLAYED
     assert pipe.order(told())["flags"] == pipe.fill(trade())["flags"] == 0
 
@@ -702,4 +718,5 @@ def test_an_order_that_a_lost_connection_leaves_unknown_says_so():
     assert row["status"] == OrderStatus.STATUS_UNKNOWN
     assert row["cause"] == EventCause.CAUSE_LOST
     assert row["pending"] == PendingFlags.SUBMIT_PENDING | PendingFlags.SUBMIT_UNKNOWN
+    assert row["flags"] == 0
     assert row["venue_ns"] == 0
