@@ -7,9 +7,8 @@ words that the API does not list become 0, and nothing is raised.
 import math
 import sys
 from collections.abc import Callable
-from typing import Any, NamedTuple
-
-import numpy as np
+from struct import Struct
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from feedhandler.order import Cause, Operation, Order, Status
 from feedhandler.protocol.codes import ErrorCode
@@ -41,12 +40,19 @@ from feedhandler.records import (
 )
 from feedhandler.ring import Ring
 
+if TYPE_CHECKING:
+    import numpy as np
+
 __all__ = ["Moment", "PrivatePublisher"]
 
 EPOCH_SHIFT = 8
 INT64_MAX = (1 << 63) - 1
 NS_PER_MS = 1_000_000
 MOST_ROWS = 0xFFFF
+MOST = sys.float_info.max
+# The struct module's names of a dtype's formats, and what a field is without a value.
+FORMATS = {"<u8": "Q", "<i8": "q", "<u2": "H", "|u1": "B", "<f8": "d"}
+BLANKS: dict[str, object] = {"u": 0, "i": 0, "f": math.nan, "S": b""}
 
 SIDES = {"buy": OrderSide.SIDE_BUY, "sell": OrderSide.SIDE_SELL}
 TYPES = {
@@ -289,29 +295,36 @@ class _Texts:
 
 
 class _Writer:
-    """One record of a ring, filled and published again and again."""
+    """Packs the records of a ring, one after the other, into the same bytes."""
 
     def __init__(self, ring: Ring, dtype: "np.dtype[Any]") -> None:
         self.ring = ring
-        blank = np.zeros(1, dtype)
-        for name in dtype.names or ():
-            if dtype[name].kind == "f":
-                blank[name] = math.nan
-        self._blank = blank.tobytes()
-        self._raw = bytearray(self._blank)
-        self._fields = np.frombuffer(self._raw, dtype)[0]
+        self._blank = {name: BLANKS[dtype[name].kind] for name in dtype.names or ()}
+        self._layout = Struct(_format(dtype))
+        self._raw = bytearray(self._layout.size)
 
     def publish(
         self, moment: Moment, texts: _Texts, is_replay: bool, **fields: Any
     ) -> None:
         """Publish a record of *fields*; other texts are empty, other numbers NaN."""
-        self._raw[:] = self._blank
-        for name, value in fields.items():
-            self._fields[name] = value
         flags = texts.flags | (PrivateFlags.REPLAYED if is_replay else 0)
-        self._fields["recv_ns"] = moment.recv_ns
-        self._fields["flags"] = flags | (moment.epoch & 0xFF) << EPOCH_SHIFT
+        fields["recv_ns"] = moment.recv_ns
+        fields["flags"] = flags | (moment.epoch & 0xFF) << EPOCH_SHIFT
+        values = self._blank | fields
+        self._layout.pack_into(self._raw, 0, *values.values())
         self.ring.publish_record(self._raw)
+
+
+def _format(dtype: "np.dtype[Any]") -> str:
+    """Return *dtype* as the struct module writes it, its gaps as zeros."""
+    assert dtype.fields is not None
+    parts, end = ["<"], 0
+    for field, offset, *_ in dtype.fields.values():
+        parts.append(f"{offset - end}x")
+        parts.append(FORMATS.get(field.str) or f"{field.itemsize}s")
+        end = offset + field.itemsize
+    parts.append(f"{dtype.itemsize - end}x")
+    return "".join(parts)
 
 
 def _notification(
@@ -339,4 +352,4 @@ def _number(told: object) -> float:
     if not isinstance(told, (int, float)):
         return math.nan
     # A NaN remains one: no comparison with it holds.
-    return float(min(max(told, -sys.float_info.max), sys.float_info.max))
+    return float(min(max(told, -MOST), MOST))
