@@ -253,6 +253,10 @@ class Peer:
 class Venue:
     """The venue at its one address."""
 
+    config = CONFIG
+    peer_type = Peer
+    house_type: type[House] = House
+
     def __init__(
         self, world: World, network: Network, observer: Observer, pause_ns: int
     ) -> None:
@@ -265,7 +269,7 @@ class Venue:
         self.faults = FaultPlan()
         self.peers: dict[Peer, None] = {}
         self._key = Key(API_KEY, Secret(SECRET), ACCOUNT)
-        self._access = Access([self._key], CONFIG.limits)
+        self._access = Access([self._key], self.config.limits)
         self._subscribers: dict[str, dict[Peer, None]] = {}
         self._planned_ns: int | None = None
         self._epochs = 0
@@ -276,9 +280,12 @@ class Venue:
     def _begin(self) -> None:
         self._epochs += 1
         self.listening = True
-        self.exchange = TrueExchange(CONFIG, self.now_ns, f"epoch-{self._epochs}")
-        self.house = House(self.exchange, self._random, self.now_ns)
-        self.services = Services(CONFIG, self.exchange, self._access, self.faults)
+        epoch = f"epoch-{self._epochs}"
+        self.exchange = TrueExchange(self.config, self.now_ns, epoch)
+        self.house = self.house_type(self.exchange, self._random, self.now_ns)
+        self.services = Services(
+            self.config, self.exchange, self._access, self.faults
+        )
         self.faults.attach(self.end_all, self.deliver, self.restart)
         self.plan()
 
@@ -291,7 +298,7 @@ class Venue:
 
     def accept(self, link: Link) -> None:
         """Begin to serve a connection."""
-        self.peers[Peer(self, link)] = None
+        self.peers[self.peer_type(self, link)] = None
 
     def left(self, peer: Peer) -> None:
         """Forget a connection that is gone."""
