@@ -52,6 +52,16 @@ class AccountState:
         for position in data.positions:
             self._put(self.positions, position.symbol, position, timestamp_ms)
 
+    def venue_restarted(self) -> None:
+        """Take for nothing what was not told since begin(): it was of a former life."""
+        for name in self.balances:
+            if (Balance, name) not in self._rows_ms:
+                self._put(self.balances, name, Balance(name, 0.0, 0.0, 0.0), 0)
+        for name in self.positions:
+            if (Position, name) not in self._rows_ms:
+                row = Position(name, 0.0, 0.0, 0.0, 0.0)
+                self._put(self.positions, name, row, 0)
+
     def take_changes(self) -> list[Balance | Position]:
         """Return the rows that are not what they were at the last call."""
         changed, self._changed = self._changed, {}

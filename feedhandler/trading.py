@@ -323,9 +323,7 @@ class OrderFlow:
             self._fill(message)
         elif isinstance(message, AccountUpdate):
             self.account.updated(message.data, message.timestamp, now_ns)
-            if rows := self.account.take_changes():
-                for hearer in self.hearers:
-                    hearer.on_account(rows, message.timestamp)
+            self._tell_account(message.timestamp)
         elif isinstance(message, Subscribed):
             self._subscribed(message, now_ns)
         elif isinstance(message, Disconnected):
@@ -401,7 +399,9 @@ class OrderFlow:
         if self._asked_ns > (self._restarted_ns or 0) and self._settled_ns is not None:
             self._restarted_ns = None
             self.orders.venue_restarted()
+            self.account.venue_restarted()
             self._tell(Cause.SETTLED)
+            self._tell_account()
 
     def _is_reconciled(self, now_ns: int) -> bool:
         """Tell whether the venue has told what there is, as far as it ever will."""
@@ -443,17 +443,18 @@ class OrderFlow:
 
     def _refresh(self, now_ns: int) -> None:
         """Ask the venue to tell its orders again, when that can settle something."""
-        if self._settled_ns is None and not self._is_ready:
-            return
-        is_needed = any(map(_is_unsettled, self.orders.doubtful)) or (
+        # What the venue of a former life may have told settles nothing.
+        is_former = (
             self._restarted_ns is not None and self._asked_ns <= self._restarted_ns
         )
-        if not is_needed:
+        if not is_former and self._settled_ns is None and not self._is_ready:
+            return
+        if not is_former and not any(map(_is_unsettled, self.orders.doubtful)):
             self._refresh_ns = None
             if not self.orders.doubtful:
                 self._refresh_wait_ns = REFRESH_NS
         elif self._refresh_ns is None:
-            self._refresh_ns = now_ns + self._refresh_wait_ns
+            self._refresh_ns = now_ns + (0 if is_former else self._refresh_wait_ns)
         elif now_ns >= self._refresh_ns and self._session.refresh(ORDERS, now_ns):
             wait_ns = min(2 * self._refresh_wait_ns, LONGEST_REFRESH_NS)
             self._refresh_ns, self._refresh_wait_ns = now_ns + wait_ns, wait_ns
@@ -463,6 +464,11 @@ class OrderFlow:
     def _tell(self, cause: Cause, time_ms: int = 0) -> None:
         for order in self.orders.take_changes():
             self._tell_of(order, cause, time_ms=time_ms)
+
+    def _tell_account(self, time_ms: int = 0) -> None:
+        if rows := self.account.take_changes():
+            for hearer in self.hearers:
+                hearer.on_account(rows, time_ms)
 
     def _tell_of(
         self,

@@ -129,6 +129,15 @@ class Desk:
         }  # fmt: skip
         self._tell("user_trade", TRADES, data)
 
+    def account(self, **totals: float) -> None:
+        """Tell of balances by currency, of which nothing is reserved."""
+        balances = [
+            {"currency": name, "available": total, "reserved": 0.0, "total": total}
+            for name, total in totals.items()
+        ]
+        data = {"account_id": "a", "balances": balances, "positions": []}
+        self._tell("account_update", ACCOUNT, data)
+
     def _tell(self, kind: str, channel: str, data: dict[str, Any]) -> None:
         stamps = {"channel": channel, "timestamp": TIME_MS}
         self.receive({"type": kind, "data": data} | stamps)

@@ -93,6 +93,26 @@ def test_a_new_subscription_is_newer_whatever_the_venues_clock_says():
     assert account.balances["USD"].total == 50
 
 
+@pytest.mark.req("F-73", "A-49")
+def test_what_a_venue_does_not_tell_after_its_restart_is_nothing():
+    account = state(
+        update(balance(100), balance(2, currency="BTC"), position(10)),
+        update(position(5, "MSFT")),
+    )
+    account.begin()
+    account.updated(update(balance(50), position(7)), 1, 40)
+    account.take_changes()
+
+    account.venue_restarted()
+
+    assert account.balances == {
+        "USD": balance(50), "BTC": balance(0, currency="BTC")
+    }  # fmt: skip
+    assert account.positions["AAPL"] == position(7)
+    assert account.positions["MSFT"].quantity == 0
+    assert [type(row) for row in account.take_changes()] == [Balance, Position]
+
+
 def test_the_rows_that_changed_are_told_once():
     account = state(update(balance(100), position(10)))
 

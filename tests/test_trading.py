@@ -22,7 +22,7 @@ from feedhandler.protocol.messages import (
     ModifyOrderData,
     OrderData,
 )
-from tests.desk import ACCOUNT, ORDERS, Desk, names
+from tests.desk import ORDERS, Desk, names
 from tests.feeds import TIME_MS
 
 SECOND = 1_000_000_000
@@ -526,6 +526,41 @@ def test_the_name_of_another_life_alone_is_no_evidence():
     assert desk.refused() is None
 
 
+@pytest.mark.req("F-73", "A-49")
+def test_the_venue_is_asked_at_once_when_it_is_heard_to_have_begun_anew():
+    desk = Desk()
+    hear(desk, "life-1")
+    desk.live("c-1")
+    desk.cut()
+    desk.feed.pass_s(2)
+    desk.connect()
+    hear(desk, "life-2")
+    desk.wire()
+    desk.tick(0.2)
+    desk.subscribed()
+    desk.tick(5.2)
+
+    assert len(desk.wire("subscribe")) == 1
+    assert desk.status("c-1") == "canceled"
+    assert desk.refused() is None
+
+
+@pytest.mark.req("F-73", "A-49")
+def test_what_the_account_had_in_the_venues_former_life_is_heard_to_be_gone():
+    desk = Desk()
+    hear(desk, "life-1")
+    desk.account(BTC=2.0)
+    desk.cut()
+    hear(desk, "life-2")
+    desk.feed.pass_s(2)
+    desk.connect()
+    desk.account(USD=3.0)
+    desk.tick(5.2)
+
+    totals = [(row.currency, row.total) for row in desk.heard.rows]
+    assert totals == [("BTC", 2.0), ("USD", 3.0), ("BTC", 0.0)]
+
+
 def hear(desk: Desk, epoch: str) -> None:
     """Have the flow told of a venue's life, by another connection."""
     data = notice(epoch)
@@ -536,18 +571,11 @@ def hear(desk: Desk, epoch: str) -> None:
 @pytest.mark.req("AC-06")
 def test_account_rows_are_heard_when_they_change():
     desk = Desk()
-    row = {"currency": "USD", "available": 1.0, "reserved": 2.0, "total": 3.0}
-    update = {
-        "type": "account_update",
-        "data": {"account_id": "a", "balances": [row], "positions": []},
-        "channel": ACCOUNT,
-        "timestamp": TIME_MS,
-    }
-    desk.receive(update)
-    desk.receive(update)
+    desk.account(USD=3.0)
+    desk.account(USD=3.0)
 
     assert [(r.currency, r.total) for r in desk.heard.rows] == [("USD", 3.0)]
-    assert desk.flow.account.balances["USD"].reserved == 2.0
+    assert desk.flow.account.balances["USD"].available == 3.0
 
 
 def test_a_venue_that_never_settles_it_is_asked_less_and_less_often():

@@ -48,7 +48,7 @@ class OrderJudge(Judge):
         self._got: dict[Any, int] = {}
         self._desks: list[Process] = []
         self._ended: dict[Order, Status] = {}
-        self._fills: dict[tuple[Any, str, str], float] = {}
+        self._fills: dict[tuple[Any, str, str, int], float] = {}
         self._again: set[str] = set()
         # When something last happened that may leave an order unknown, and was over.
         self.disturbed_ns = 0
@@ -141,7 +141,8 @@ class OrderJudge(Judge):
     def fill(self, process: "Process", data: UserTradeData) -> None:
         """Hear of a fill: each is told once (I-09)."""
         self._world.note(process.name, "fill", [data.order_id, data.trade_id])
-        key = (process, data.order_id, data.trade_id)
+        # A venue that begins anew gives the same ids again.
+        key = (process, data.order_id, data.trade_id, data.trade_time)
         if key in self._fills:
             self._fail("I-09", process.trading, f"{data.trade_id} is told again")
         self._fills[key] = data.quantity
@@ -151,7 +152,7 @@ class OrderJudge(Judge):
     def conclude(self, process: "Process", venue: OrderVenue, whole: bool) -> None:
         """Compare what a process knows with what there is.
 
-        *whole*: it was there from the venue's first order on, and nothing was forgotten.
+        *whole*: the venue has not forgotten what there was before.
         """
         past, host = venue.past, process.trading
         for client_id, count in self.submitted.items():
@@ -166,9 +167,8 @@ class OrderJudge(Judge):
                 self._fail("unknown", host, f"{order}: {order.reason}")
             elif order.pending:
                 self._fail("unknown", host, f"{order}: {order.pending}")
-        if whole:
-            self._compare_orders(process, past)
-            self._compare_fills(process, past)
+        self._compare_orders(process, past, whole)
+        self._compare_fills(process, past, whole)
         self._compare_account(process, venue)
         for wrong in venue.exchange.ledger.conserved():
             self._fail("I-10", host, wrong)
@@ -178,27 +178,27 @@ class OrderJudge(Judge):
         theirs = sorted(o.order_id for o in past.orders.values() if o.status in OPEN)
         if ours != theirs:
             self._fail("I-08", process.trading, f"open are {ours}, not {theirs}")
-        for order in process.flow.orders.open:
-            data = past.orders.get(order.order_id or "")
-            if data is not None:
-                self._compare_order(process, order, data)
-
-    def _compare_orders(self, process: "Process", past: Past) -> None:
+    def _compare_orders(
+        self, process: "Process", past: Past, whole: bool
+    ) -> None:
         """Compare each order that was ever sent, whether it arrived or not."""
         by_client_id, orders = past.by_client_id(), process.flow.orders
         for client_id in self.submitted:
-            if not client_id.startswith(f"{process.name}-"):
+            if not client_id.startswith(f"{process.name}-") or not whole:
                 continue
-            order, known = orders.by_client_id(client_id), by_client_id.get(client_id)
+            order = orders.by_client_id(client_id)
             if order is None:
                 self._fail("I-08", process.trading, f"{client_id} is forgotten")
-            elif known is None and order.status.value != NEVER:
+            elif client_id not in by_client_id and order.status.value != NEVER:
                 self._fail("I-08", process.trading, f"{order} is none of the venue's")
-            elif known is not None:
-                self._compare_order(process, order, known[0])
+            elif client_id in by_client_id:
+                self._compare_order(process, order, by_client_id[client_id][0])
         for order_id, data in past.orders.items():
-            if orders.by_order_id(order_id) is None:
+            order = orders.by_order_id(order_id)
+            if order is None:
                 self._fail("I-08", process.trading, f"{data} is not known")
+            else:
+                self._compare_order(process, order, data)
 
     def _compare_order(self, process: "Process", order: Order, data: Any) -> None:
         status = WORDS.get(order.status, order.status.value)
@@ -216,15 +216,19 @@ class OrderJudge(Judge):
             what = "fills" if ours[2] != theirs[2] else "I-11"
             self._fail(what, process.trading, f"{order}: {ours} is not {theirs}")
 
-    def _compare_fills(self, process: "Process", past: Past) -> None:
+    def _compare_fills(
+        self, process: "Process", past: Past, whole: bool
+    ) -> None:
         """Compare the sums of fills, as they were told, with the venue's (I-09)."""
         theirs = {
-            (order_id, trade.trade_id): trade.quantity
+            (order_id, trade.trade_id, trade.trade_time): trade.quantity
             for order_id, trades in past.trades.items()
             for trade in trades
         }
         ours = {key[1:]: quantity for key, quantity in self._fills.items()
                 if key[0] is process}  # fmt: skip
+        if not whole:
+            ours = {key: ours[key] for key in ours.keys() & theirs.keys()}
         if ours != theirs:
             differ = sorted(ours.items() ^ theirs.items())[:5]
             self._fail("fills", process.trading, f"differ in {differ}")
@@ -248,7 +252,9 @@ class OrderJudge(Judge):
             self._fail("account", process.trading, f"{ours} is not {theirs}")
         sizes = {p.symbol: p.quantity for p in view.positions}
         held = process.flow.account.positions
-        if {name: row.quantity for name, row in held.items()} != sizes:
+        # What is not held any more may be listed or not.
+        had = {name: row.quantity for name, row in held.items() if row.quantity}
+        if had != {name: size for name, size in sizes.items() if size}:
             self._fail("account", process.trading, f"{held} is not {sizes}")
 
     def since_s(self, time_ns: int) -> float:

@@ -178,13 +178,7 @@ class Life:
 
         if not self.until(is_settled, CONNECTS_WITHIN_NS):
             judge._fail("I-22", trading, "is not connected again")
-        start_ns = judge.disturbed_ns
         self.until(lambda: judge.resolved_ns is not None, RESOLVES_WITHIN_NS)
-        while judge.disturbed_ns > start_ns:
-            # There was another cut.
-            start_ns = judge.disturbed_ns
-            self.until(is_settled, CONNECTS_WITHIN_NS)
-            self.until(lambda: judge.resolved_ns is not None, RESOLVES_WITHIN_NS)
         if judge.resolved_ns is None:
             left = process.flow.orders.open
             judge._fail("unknown", trading, f"after 10 s: {left}")
@@ -269,7 +263,8 @@ class Life:
             self.venue.exhaust(random.randint(80, 100), 0)
             self.limited_ns = world.now_ns + 61 * SECOND
         if random.random() < 0.35:
-            world.after(random.randrange(7 * SECOND), self._cut_again)
+            self.wait(random.randrange(7 * SECOND))
+            self._cut_again()
 
     def is_back(self, host: OrderHost) -> bool:
         return is_sending(host) and self.judge.records[host].attempts.logged_in
@@ -277,19 +272,12 @@ class Life:
     def _cut_again(self) -> None:
         """End the connection while it finds out what there is."""
         host = self.process.trading
-        if not is_sending(host):
-            return
         self.world.note("fault", "cuts again")
-        assert host.link is not None
-        host.link.cut()
+        if host.link is not None:
+            host.link.cut()
+        self.until(lambda: not self.is_back(host), SECOND)
+        self.until(lambda: self.is_back(host), CONNECTS_WITHIN_NS)
         self.judge.disturb()
-        self._again(host)
-
-    def _again(self, host: OrderHost) -> None:
-        """Begin to count when the desk is connected again."""
-        if host.socket is None or not self.is_back(host):
-            self.world.after(50 * MS, self.again, host)
-            self.judge.disturb()
 
     def attempt(self) -> None:
         """Try to place an order, again and again until one goes out."""
