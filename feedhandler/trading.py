@@ -313,12 +313,12 @@ class OrderFlow:
     def hear(self, message: object, now_ns: int) -> None:
         """Take one of the Session's messages; what is none of ours is ignored."""
         if isinstance(message, OrderUpdate):
-            is_known = self.orders.by_order_id(message.data.order_id) is not None
+            order_id = message.data.order_id
+            known = self.orders.by_order_id(order_id)
             self.orders.updated(message.data)
-            self._tell(
-                Cause.UPDATE if is_known else Cause.ADOPTED,
-                message.timestamp,
-            )
+            order = self.orders.by_order_id(order_id)
+            is_new = order is not None and order is not known and order.is_foreign
+            self._tell(Cause.ADOPTED if is_new else Cause.UPDATE, message.timestamp)
         elif isinstance(message, UserTrade):
             self._fill(message)
         elif isinstance(message, AccountUpdate):

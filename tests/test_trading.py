@@ -74,6 +74,21 @@ def test_what_the_venue_says_of_an_order_is_heard_in_its_order():
     assert desk.order("c-1").filled == 4
 
 
+@pytest.mark.req("F-66", "A-41")
+def test_an_order_of_ours_is_not_adopted_when_it_is_told_of_before_its_answer():
+    desk = Desk()
+    sent = desk.submit("c-1")
+    desk.told()
+    desk.update("c-1", "accepted")
+    desk.ack(sent.request_id, "c-1")
+    desk.update("somebodys", "accepted")
+
+    assert [(t.client_id, t.status, t.cause) for t in desk.told()] == [
+        ("c-1", "live", Cause.UPDATE),
+        ("somebodys", "live", Cause.ADOPTED),
+    ]
+
+
 @pytest.mark.req("F-75", "I-09")
 def test_a_fill_is_heard_once_however_often_it_is_told():
     desk = Desk()

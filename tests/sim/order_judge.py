@@ -133,6 +133,9 @@ class OrderJudge(Judge):
         was = self._ended.get(order)
         if was is not None and order.status is not was:
             self._fail("I-11", process.trading, f"{order} was {was.value}")
+        is_ours = (order.client_id or "").startswith(f"{process.name}-")
+        if cause is Cause.ADOPTED and is_ours:
+            self._fail("I-08", process.trading, f"{order} is ours, and was adopted")
         if order.status in ENDED:
             self._ended[order] = order.status
         if abs(order.filled + order.remaining - order.quantity) > 1e-9:
