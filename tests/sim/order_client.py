@@ -1,11 +1,10 @@
-"""A client process with an order desk: two connections, and a flow hosted as a feed does.
+"""A client process with an order desk: two connections, and a flow as a feed has it.
 
 What dies with it is all that it knew.
 """
 
 from collections.abc import Callable
 from random import Random
-from typing import Any
 
 from feedhandler.authentication import ApiKey
 from feedhandler.backoff import Backoff
@@ -22,7 +21,7 @@ from feedhandler.protocol.messages import (
 from feedhandler.reconnect import Reconnect
 from feedhandler.secret import Secret
 from feedhandler.trading import CHANNELS, OrderFlow, Sent
-from tests.sim.client_side import BEAT_NS, CLOSE_TIMEOUT_NS, Client, Host, Socket
+from tests.sim.client_side import CLOSE_TIMEOUT_NS, Client, Host, Socket
 from tests.sim.network import END, FOREVER_NS, Network, Pipe
 from tests.sim.order_judge import OrderJudge
 from tests.sim.venue_side import API_KEY, EPOCH_NS, SECRET
@@ -35,7 +34,7 @@ NOTICES = "system_notifications"
 
 
 def reset(pipe: Pipe, now_ns: int) -> None:
-    """End what a client sends: nothing of it comes any more, and its end when it can."""
+    """End what a client sends: nothing of it comes any more, but its end."""
     held_ns = pipe.held_ns
     pipe.cut()
     if held_ns > now_ns:
@@ -92,7 +91,7 @@ class Make:
 
     flow: type[OrderFlow] = OrderFlow
     orders: type[Orders] = Orders
-    socket: type[Socket] = OrderSocket
+    socket: type[OrderSocket] = OrderSocket
 
     def __init__(self, orders: int = 90, urgent: int = 10) -> None:
         self.limit, self.urgent = orders, urgent
@@ -229,7 +228,3 @@ def is_sending(host: Host) -> bool:
     """Tell whether a connection can be ended now: it is open."""
     socket = host.socket
     return socket is not None and socket.open and not socket.gone
-
-
-Sink = Any
-assert BEAT_NS

@@ -1,8 +1,11 @@
-"""What goes wrong with orders beside the sixteen cuts, a life for each (F-64 to F-75)."""
+"""What goes wrong with orders beside the sixteen cuts: F-64 to F-75, a life each."""
 
 import gc
+from collections.abc import Callable
+from functools import partial
 
 from feedhandler.protocol.messages import BatchSubmit
+from feedhandler.trading import Sent
 from tests.sim.network import Fault
 from tests.sim.order_client import Make
 from tests.sim.order_life import CELLS, LATEST_NS, Life, Report, action_of
@@ -18,16 +21,20 @@ LATE_S = 11.0
 
 
 class Late(Life):
-    """An answer comes after 11 s, when nobody waits for it any more (F-64)."""
+    """An answer comes after 11 s, when nobody waits for it any more, or never (F-64)."""
 
     def happen(self) -> None:
         self.venue.rest(True)
         self.wait(SECOND)
         operation = self.random.choice(("submit", "cancel", "modify"))
         faults = self.venue.faults
-        faults.spoil_answer(
-            action_of(operation), "delay", processed=True, delay_s=LATE_S
-        )
+        if self.random.random() < 0.7:
+            faults.spoil_answer(
+                action_of(operation), "delay", processed=True, delay_s=LATE_S
+            )
+        else:
+            done = self.random.random() < 0.5
+            faults.spoil_answer(action_of(operation), "drop", processed=done)
         mute = self.random.random() < 0.5 and self.target() is not None
         if mute:
             # Nothing but the answer tells of it.
@@ -39,7 +46,7 @@ class Late(Life):
         self.wait(round(LATE_S * SECOND))
         self.judge.disturb()
 
-    def quiet(self, operation: str):  # type: ignore[no-untyped-def]
+    def quiet(self, operation: str) -> Callable[[], Sent]:
         """Return an operation with which no trade follows."""
         if operation == "cancel":
             return self.operation("cancel")
@@ -47,7 +54,7 @@ class Late(Life):
             "symbol": "AAPL", "side": "buy", "type": "limit", "quantity": 3,
             "price": price_of("AAPL", -9), "stop_price": None, "time_in_force": "gtc",
         }  # fmt: skip
-        return lambda: self.submit(terms)
+        return self.placing(terms)
 
 
 class Twice(Life):
@@ -116,7 +123,7 @@ class Limited(Life):
 
 
 class Internal(Life):
-    """The venue's answer is internal_error, before or after it did what was asked (F-71)."""
+    """The answer is internal_error, whether or not it was done (F-71)."""
 
     def happen(self) -> None:
         operation = self.random.choice(ANY)
@@ -141,11 +148,10 @@ class Hundred(Life):
             count = min(left, self.random.choice((1, 1, 1, 10)))
             now_ns = self.world.now_ns
             if count == 1:
-                terms = self.terms()
-                self.process.ask(lambda t=terms: self.submit(t))
+                self.process.ask(self.placing(self.terms()))
             else:
                 batch = [BatchSubmit(**self.terms()) for _ in range(count)]
-                self.process.ask(lambda b=batch, t=now_ns: flow.batch(b, t))
+                self.process.ask(partial(flow.batch, batch, now_ns))
             left -= count
         link = self.process.trading.link
         assert link is not None

@@ -44,6 +44,7 @@ class OrderJudge(Judge):
         self.submitted: dict[str, int] = {}
         """How often each client order id went out to be placed."""
         self.early = 0
+        self.doubted: dict[Order, None] = {}
         self.refusals: dict[str, int] = {}
         self._got: dict[Any, int] = {}
         self._desks: list[Process] = []
@@ -97,8 +98,10 @@ class OrderJudge(Judge):
             return
         link = host.link
         peer = None if link is None else link.served
-        if not isinstance(peer, OrderPeer) or peer.told_at is None or (
-            self._got.get(link, 0) < peer.told_at
+        if (
+            not isinstance(peer, OrderPeer)
+            or peer.told_at is None
+            or (self._got.get(link, 0) < peer.told_at)
         ):
             self.early += 1
             self._fail("early", host, f"{action} before the venue has told its orders")
@@ -130,6 +133,8 @@ class OrderJudge(Judge):
     def order(self, process: "Process", order: Order, cause: Cause) -> None:
         """Hear of an order: its end is final, and its numbers add up (I-11)."""
         self._world.note(process.name, cause.value, repr(order))
+        if order.is_unknown or "unknown" in order.pending.values():
+            self.doubted[order] = None
         was = self._ended.get(order)
         if was is not None and order.status is not was:
             self._fail("I-11", process.trading, f"{order} was {was.value}")
@@ -181,9 +186,8 @@ class OrderJudge(Judge):
         theirs = sorted(o.order_id for o in past.orders.values() if o.status in OPEN)
         if ours != theirs:
             self._fail("I-08", process.trading, f"open are {ours}, not {theirs}")
-    def _compare_orders(
-        self, process: "Process", past: Past, whole: bool
-    ) -> None:
+
+    def _compare_orders(self, process: "Process", past: Past, whole: bool) -> None:
         """Compare each order that was ever sent, whether it arrived or not."""
         by_client_id, orders = past.by_client_id(), process.flow.orders
         for client_id in self.submitted:
@@ -219,9 +223,7 @@ class OrderJudge(Judge):
             what = "fills" if ours[2] != theirs[2] else "I-11"
             self._fail(what, process.trading, f"{order}: {ours} is not {theirs}")
 
-    def _compare_fills(
-        self, process: "Process", past: Past, whole: bool
-    ) -> None:
+    def _compare_fills(self, process: "Process", past: Past, whole: bool) -> None:
         """Compare the sums of fills, as they were told, with the venue's (I-09)."""
         theirs = {
             (order_id, trade.trade_id, trade.trade_time): trade.quantity
@@ -244,10 +246,10 @@ class OrderJudge(Judge):
                 self._fail("fills", process.trading, f"{order} cost {average}")
 
     def _compare_account(self, process: "Process", venue: OrderVenue) -> None:
-        marks = {
-            name: engine.last_ticks or venue.exchange._listings[name].previous_close_ticks
-            for name, engine in venue.exchange.engines.items()
-        }
+        exchange, marks = venue.exchange, {}
+        for name, engine in exchange.engines.items():
+            before = exchange._listings[name].previous_close_ticks
+            marks[name] = engine.last_ticks or before
         view = venue.exchange.ledger.view(ACCOUNT, marks)
         theirs = {b.currency: b for b in view.balances}
         if process.flow.account.balances != theirs:

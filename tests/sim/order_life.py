@@ -49,11 +49,18 @@ ATTEMPT_NS = 300 * MS
 
 
 class Report(NamedTuple):
-    """What became of a life: of what it was, how long all took, what was wrong."""
+    """What became of a life: of what it was, how long all took, what was wrong.
+
+    *doubted*: orders of which something was unknown for a while. *resolved_s* is from
+    the last connection on, *healed_s* from when there could be one; *limited* says that
+    the venue's limit was met, and waited for.
+    """
 
     what: str
     seed: int
     orders: int
+    doubted: int
+    limited: bool
     duplicates: int
     unknown: int
     fills: int
@@ -117,7 +124,8 @@ class Life:
         placed = self.venue.past.by_client_id()
         again += sum(len(o) - 1 for client_id, o in placed.items() if client_id)
         return Report(
-            self.what, self.world.seed, len(judge.submitted), again,
+            self.what, self.world.seed, len(judge.submitted), len(judge.doubted),
+            "rate_limit_exceeded" in judge.refusals, again,
             counts["unknown"], counts["fills"], judge.early,
             judge.since_s(judge.disturbed_ns), judge.since_s(self.heal_ns),
             judge.refusals, self.world.log_hash(), failures,
@@ -162,11 +170,11 @@ class Life:
             terms["price"] = price_of(
                 terms["symbol"], -steps if side == "buy" else steps
             )
-            self.ask(lambda t=terms: self.submit(t))
+            self.ask(self.placing(terms))
         self.wait(2 * SECOND)
 
     def _resolve(self) -> None:
-        """Wait for the connection, and then for all to be known, not longer than 10 s."""
+        """Wait for the connection, and then for all to be known, for 10 s at most."""
         judge, process = self.judge, self.process
         self.heal_ns = max(self.heal_ns, self.world.now_ns)
         self.world.run(self.heal_ns)
@@ -210,14 +218,17 @@ class Life:
             # For as long as it takes to find out that nobody is there, and more.
             blocked_ns = random.randrange(21, 32) * SECOND
         self.heal_ns = world.now_ns + blocked_ns
+        # The kernel waits longer and longer before it tries again.
+        again_ns = self.heal_ns + random.randrange(20 * SECOND)
         self._beside(operation)
         while self.target() is None:
             self.stock()
         target = self.operation(operation)
         if point == "a":
-            self._end_here(target, how)
+            self._end_here(target, how, again_ns)
         else:
-            self.strike(target, Strike(action_of(operation), point, how, self.heal_ns))
+            strike = Strike(action_of(operation), point, how, again_ns)
+            self.strike(target, strike)
         self._block(how)
         self.after_cut()
 
@@ -228,8 +239,8 @@ class Life:
         if not self.until(lambda: self.venue.struck, SECOND):
             raise AssertionError(f"{strike} did not happen")
 
-    def _end_here(self, target: Callable[[], Sent], how: str) -> None:
-        """Have the bytes never leave: not given to the kernel, or lost by it, or late."""
+    def _end_here(self, target: Callable[[], Sent], how: str, again_ns: int) -> None:
+        """Have the bytes never leave: kept by us, lost by the kernel, or late."""
         random, world, host = self.random, self.world, self.process.trading
         self.ask(target, flush=random.random() < 0.6)
         link = host.link
@@ -239,7 +250,7 @@ class Life:
             link.up.hold(world.now_ns + random.randrange(LATEST_NS))
             link.down.cut()
         else:
-            sever(link, how, self.heal_ns)
+            sever(link, how, again_ns)
 
     def _block(self, how: str) -> None:
         """Have no new connection be made until it is healed."""
@@ -314,8 +325,7 @@ class Life:
             return lambda: flow.batch(operations, now_ns)
         client_id = self.target()
         if what == "submit" or client_id is None:
-            terms = self.terms()
-            return lambda: self.submit(terms)
+            return self.placing(self.terms())
         if what == "cancel":
             which = CancelOrderData(client_order_id=client_id)
             return lambda: flow.cancel(which, now_ns)
@@ -351,6 +361,10 @@ class Life:
         if order.price is not None and (not change or self.random.random() < 0.5):
             change["price"] = price_of(order.symbol, self.random.randint(-11, 11))
         return change or {"quantity": 3}
+
+    def placing(self, terms: dict[str, Any]) -> Callable[[], Sent]:
+        """Return what places an order of these terms."""
+        return lambda: self.submit(terms)
 
     def submit(self, terms: dict[str, Any]) -> Sent:
         return self.process.flow.submit(OrderData(**terms), self.world.now_ns)

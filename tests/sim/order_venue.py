@@ -6,7 +6,6 @@ What becomes of an order is noted as the desk tells it, whether anybody hears of
 from random import Random
 from typing import NamedTuple
 
-from feedhandler.protocol.channels import TRADING
 from feedhandler.protocol.messages import (
     BatchResult,
     OrderData,
@@ -141,7 +140,7 @@ class Strike(NamedTuple):
 
     *point* is b, c or d: before it is processed, before the answer is sent, and after;
     *i*: when as many operations of a batch were run. *how* the connection ends is one
-    of rst, fin, close and silence, which lasts until *until_ns*.
+    of rst, fin, close and silence; *until_ns* is for sever().
     """
 
     action: str
@@ -241,10 +240,10 @@ class OrderPeer(Peer):
 
 
 def sever(link: Link, how: str, until_ns: int) -> None:
-    """End a connection at once, or have nothing come through until then.
+    """End a connection at once, or have it be silent.
 
-    Silence takes what is told for good; what is asked is kept for the venue, unless
-    the client resets its end.
+    Silence takes what is told for good. What is asked comes then, when the kernel tries
+    once more, unless the client has reset its end.
     """
     if how == "silence":
         link.down.hold(FOREVER_NS)
@@ -304,7 +303,7 @@ class OrderVenue(Venue):
             left[0] -= 1
             return operate(*args)  # type: ignore[arg-type]
 
-        desk._operate = count  # type: ignore[method-assign]
+        desk._operate = count  # type: ignore[method-assign, assignment]
 
     def deliver(self, pushes: list) -> None:  # type: ignore[type-arg]
         """Send each message to its subscribers, and count it."""
@@ -315,10 +314,6 @@ class OrderVenue(Venue):
                 assert isinstance(peer, OrderPeer)
                 peer.sent += 1
                 peer.link.down.send(Item(TEXT, payload))
-
-    def desk_peers(self) -> list[Peer]:
-        """Return the connections to the trading endpoint."""
-        return [peer for peer in self.peers if peer.link.endpoint == TRADING]
 
 
 class RoomyVenue(OrderVenue):

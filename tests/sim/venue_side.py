@@ -283,9 +283,7 @@ class Venue:
         epoch = f"epoch-{self._epochs}"
         self.exchange = TrueExchange(self.config, self.now_ns, epoch)
         self.house = self.house_type(self.exchange, self._random, self.now_ns)
-        self.services = Services(
-            self.config, self.exchange, self._access, self.faults
-        )
+        self.services = Services(self.config, self.exchange, self._access, self.faults)
         self.faults.attach(self.end_all, self.deliver, self.restart)
         self.plan()
 
