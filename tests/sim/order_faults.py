@@ -4,7 +4,7 @@ import gc
 from collections.abc import Callable
 from functools import partial
 
-from feedhandler.protocol.messages import BatchSubmit
+from feedhandler.protocol.messages import BatchSubmit, ModifyOrderData
 from feedhandler.trading import Sent
 from tests.sim.network import Fault
 from tests.sim.order_client import Make
@@ -50,6 +50,10 @@ class Late(Life):
         """Return an operation with which no trade follows."""
         if operation == "cancel":
             return self.operation("cancel")
+        client_id = self.target()
+        if operation == "modify" and client_id is not None:
+            change = ModifyOrderData(client_order_id=client_id, quantity=3)
+            return partial(self.process.flow.modify, change, self.world.now_ns)
         terms = self.terms() | {
             "symbol": "AAPL", "side": "buy", "type": "limit", "quantity": 3,
             "price": price_of("AAPL", -9), "stop_price": None, "time_in_force": "gtc",
