@@ -447,7 +447,7 @@ class OrderFlow:
         is_former = (
             self._restarted_ns is not None and self._asked_ns <= self._restarted_ns
         )
-        if not is_former and self._settled_ns is None and not self._is_ready:
+        if not is_former and self._is_telling:
             return
         if not is_former and not any(map(_is_unsettled, self.orders.doubtful)):
             self._refresh_ns = None
@@ -458,6 +458,13 @@ class OrderFlow:
         elif now_ns >= self._refresh_ns and self._session.refresh(ORDERS, now_ns):
             wait_ns = min(2 * self._refresh_wait_ns, LONGEST_REFRESH_NS)
             self._refresh_ns, self._refresh_wait_ns = now_ns + wait_ns, wait_ns
+
+    @property
+    def _is_telling(self) -> bool:
+        """Whether the last subscription may still settle something."""
+        return self._settled_ns is None and (
+            self._is_replay or not all(map(_is_told, self.orders.open))
+        )
 
     # ── who hears of it ───────────────────────────────────────────────────────────────
 
@@ -492,6 +499,11 @@ def _as_order(one: BatchOperation) -> OrderData:
     """Return the order of a submit in a batch as one that stands alone."""
     assert isinstance(one, BatchSubmit)
     return OrderData(*(getattr(one, name) for name in OrderData.__struct_fields__))
+
+
+def _is_told(order: Order) -> bool:
+    """Tell whether the last subscription has said of an order what it can."""
+    return order.is_heard and not any(request.is_old for request in order.requests)
 
 
 def _is_unsettled(order: Order) -> bool:

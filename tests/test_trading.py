@@ -541,6 +541,39 @@ def test_the_name_of_another_life_alone_is_no_evidence():
     assert desk.refused() is None
 
 
+@pytest.mark.req("F-71", "A-19")
+def test_what_is_unknown_soon_after_a_subscription_does_not_wait_for_that_one():
+    desk = Desk()
+    sent = desk.submit("c-1")
+    desk.refuse(sent.request_id, "internal_error")
+    desk.wire()
+    desk.tick(2.2)
+    desk.subscribed()
+    assert desk.status("c-1") == "unknown"
+
+    desk.tick(5.1)
+    assert [m["data"] for m in desk.wire("cancel_order")] == [
+        {"client_order_id": "c-1"}
+    ]
+
+
+@pytest.mark.req("F-71", "A-19")
+def test_another_unknown_order_does_not_keep_the_first_from_being_found_out():
+    desk = Desk()
+    desk.wire()
+    for name in ("c-1", "c-2"):
+        sent = desk.submit(name)
+        desk.refuse(sent.request_id, "internal_error")
+        desk.tick(2.2)
+        if name == "c-1":
+            desk.subscribed()
+    desk.tick(3)
+
+    sent = desk.wire("subscribe", "cancel_order")
+    assert [m["action"] for m in sent] == ["subscribe", "cancel_order", "subscribe"]
+    assert names(sent[1:2]) == ["c-1"]
+
+
 @pytest.mark.req("F-73", "A-49")
 def test_the_venue_is_asked_at_once_when_it_is_heard_to_have_begun_anew():
     desk = Desk()
