@@ -21,7 +21,7 @@ LATE_S = 11.0
 
 
 class Late(Life):
-    """An answer comes after 11 s, when nobody waits for it any more, or never (F-64)."""
+    """An answer comes after 11 s, when nobody waits any more, or never (F-64)."""
 
     def happen(self) -> None:
         self.venue.rest(True)

@@ -10,12 +10,12 @@ import msgspec
 
 from feedhandler.order import Cause, Order, Status
 from feedhandler.protocol.messages import UserTradeData
+from tests.order_past import ENDED
 from tests.sim.client_side import Host
 from tests.sim.findings import Findings
 from tests.sim.judge import Judge
-from tests.sim.order_venue import OrderPeer, OrderVenue, Past
+from tests.sim.order_venue import OrderPeer, OrderVenue
 from tests.sim.record import submits
-from tests.sim.venue_side import ACCOUNT
 from tests.sim.world import SECOND, World
 
 if TYPE_CHECKING:
@@ -24,14 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["OrderJudge"]
 
 ACTIONS = ("submit_order", "cancel_order", "modify_order", "batch_orders")
-OPEN = ("accepted", "partially_filled")
-ENDED = (Status.FILLED, Status.CANCELED, Status.EXPIRED, Status.REJECTED)
-WORDS = {
-    Status.LIVE: "accepted",
-    Status.PARTIALLY_FILLED: "partially_filled",
-    **{status: status.value for status in ENDED},
-}
-NEVER = "rejected"
 
 decode = msgspec.json.decode
 
@@ -166,101 +158,15 @@ class OrderJudge(Judge):
         for client_id, count in self.submitted.items():
             if count > 1:
                 self._fail("I-08", host, f"{client_id} went out {count} times")
-        for client_id, orders in past.by_client_id().items():
-            if len(orders) > 1 and client_id:
-                self._fail("I-08", host, f"the venue has {client_id} {len(orders)}x")
-        self._compare_open(process, past)
-        for order in process.flow.orders.open:
-            if order.is_unknown:
-                self._fail("unknown", host, f"{order}: {order.reason}")
-            elif order.pending:
-                self._fail("unknown", host, f"{order}: {order.pending}")
-        self._compare_orders(process, past, whole)
-        self._compare_fills(process, past, whole)
-        self._compare_account(process, venue)
-        for wrong in venue.exchange.ledger.conserved():
-            self._fail("I-10", host, wrong)
-
-    def _compare_open(self, process: "Process", past: Past) -> None:
-        ours = sorted(order.order_id or "?" for order in process.flow.orders.open)
-        theirs = sorted(o.order_id for o in past.orders.values() if o.status in OPEN)
-        if ours != theirs:
-            self._fail("I-08", process.trading, f"open are {ours}, not {theirs}")
-
-    def _compare_orders(self, process: "Process", past: Past, whole: bool) -> None:
-        """Compare each order that was ever sent, whether it arrived or not."""
-        by_client_id, orders = past.by_client_id(), process.flow.orders
-        for client_id in self.submitted:
-            if not client_id.startswith(f"{process.name}-") or not whole:
-                continue
-            order = orders.by_client_id(client_id)
-            if order is None:
-                self._fail("I-08", process.trading, f"{client_id} is forgotten")
-            elif client_id not in by_client_id and order.status.value != NEVER:
-                self._fail("I-08", process.trading, f"{order} is none of the venue's")
-            elif client_id in by_client_id:
-                self._compare_order(process, order, by_client_id[client_id][0])
-        for order_id, data in past.orders.items():
-            order = orders.by_order_id(order_id)
-            if order is None:
-                self._fail("I-08", process.trading, f"{data} is not known")
-            else:
-                self._compare_order(process, order, data)
-
-    def _compare_order(self, process: "Process", order: Order, data: Any) -> None:
-        status = WORDS.get(order.status, order.status.value)
-        ours = (
-            order.order_id, status, order.filled, order.quantity, order.price,
-            order.stop_price, order.triggered,
-        )  # fmt: skip
-        stop = data.stop_price if data.stop_price is not msgspec.UNSET else None
-        triggered = data.triggered if data.triggered is not msgspec.UNSET else None
-        theirs = (
-            data.order_id, data.status, data.filled_quantity, data.quantity,
-            data.price, stop, triggered,
-        )  # fmt: skip
-        if ours != theirs:
-            what = "fills" if ours[2] != theirs[2] else "I-11"
-            self._fail(what, process.trading, f"{order}: {ours} is not {theirs}")
-
-    def _compare_fills(self, process: "Process", past: Past, whole: bool) -> None:
-        """Compare the sums of fills, as they were told, with the venue's (I-09)."""
-        theirs = {
-            (order_id, trade.trade_id, trade.trade_time): trade.quantity
-            for order_id, trades in past.trades.items()
-            for trade in trades
-        }
-        ours = {key[1:]: quantity for key, quantity in self._fills.items()
-                if key[0] is process}  # fmt: skip
+        fills = {key[1:]: n for key, n in self._fills.items() if key[0] is process}
+        submitted = [n for n in self.submitted if n.startswith(f"{process.name}-")]
         if not whole:
-            ours = {key: ours[key] for key in ours.keys() & theirs.keys()}
-        if ours != theirs:
-            differ = sorted(ours.items() ^ theirs.items())[:5]
-            self._fail("fills", process.trading, f"differ in {differ}")
-        for order_id, trades in past.trades.items():
-            order = process.flow.orders.by_order_id(order_id)
-            paid = sum(trade.price * trade.quantity for trade in trades)
-            size = sum(trade.quantity for trade in trades)
-            average = None if order is None else order.average_price
-            if average is None or abs(average - paid / size) > 1e-6:
-                self._fail("fills", process.trading, f"{order} cost {average}")
-
-    def _compare_account(self, process: "Process", venue: OrderVenue) -> None:
-        exchange, marks = venue.exchange, {}
-        for name, engine in exchange.engines.items():
-            before = exchange._listings[name].previous_close_ticks
-            marks[name] = engine.last_ticks or before
-        view = venue.exchange.ledger.view(ACCOUNT, marks)
-        theirs = {b.currency: b for b in view.balances}
-        if process.flow.account.balances != theirs:
-            ours = process.flow.account.balances
-            self._fail("account", process.trading, f"{ours} is not {theirs}")
-        sizes = {p.symbol: p.quantity for p in view.positions}
-        held = process.flow.account.positions
-        # What is not held any more may be listed or not.
-        had = {name: row.quantity for name, row in held.items() if row.quantity}
-        if had != {name: size for name, size in sizes.items() if size}:
-            self._fail("account", process.trading, f"{held} is not {sizes}")
+            known = {(t.order_id, t.trade_id, t.trade_time)
+                     for trades in past.trades.values() for t in trades}  # fmt: skip
+            fills = {key: fills[key] for key in fills.keys() & known}
+            submitted = []
+        for what, why in past.differences(process.flow, fills, submitted):
+            self._fail(what, host, why)
 
     def since_s(self, time_ns: int) -> float:
         """Return how long it took until all was known, or how long it has not been."""

@@ -9,8 +9,6 @@ from typing import NamedTuple
 from feedhandler.protocol.messages import (
     BatchResult,
     OrderData,
-    OrderUpdateData,
-    UserTradeData,
 )
 from feedhandler.venue.config import (
     AccountConfig,
@@ -23,6 +21,7 @@ from feedhandler.venue.exchange import Exchange
 from feedhandler.venue.gateway import Close, Cut, Effect
 from feedhandler.venue.order import Order
 from feedhandler.venue.requests import Refusal
+from tests.order_past import Past
 from tests.sim.house import House
 from tests.sim.network import FOREVER_NS, TEXT, Item, Link, Network
 from tests.sim.venue_side import ACCOUNT, API_KEY, SECRET, Observer, Peer, Venue
@@ -154,31 +153,6 @@ class Interrupted(Exception):
     """The venue has lost the connection in the middle of a batch."""
 
 
-class Past:
-    """All that the desk of one life of the venue told of the account."""
-
-    def __init__(self, exchange: Exchange) -> None:
-        self.orders: dict[str, OrderUpdateData] = {}
-        self.trades: dict[str, list[UserTradeData]] = {}
-        exchange.desk.on_order = self._order
-        exchange.desk.on_trade = self._trade
-
-    def _order(self, account: str, data: OrderUpdateData) -> None:
-        if account == ACCOUNT:
-            self.orders[data.order_id] = data
-
-    def _trade(self, account: str, data: UserTradeData) -> None:
-        if account == ACCOUNT:
-            self.trades.setdefault(data.order_id, []).append(data)
-
-    def by_client_id(self) -> dict[str, list[OrderUpdateData]]:
-        """Return the orders by the name that the client gave them."""
-        found: dict[str, list[OrderUpdateData]] = {}
-        for order in self.orders.values():
-            found.setdefault(order.client_id or "", []).append(order)
-        return found
-
-
 class OrderPeer(Peer):
     """Ends where a Strike wants it; counts what it sends, to tell a replay's end."""
 
@@ -269,7 +243,7 @@ class OrderVenue(Venue):
 
     def _begin(self) -> None:
         super()._begin()
-        self.pasts.append(Past(self.exchange))
+        self.pasts.append(Past(self.exchange, ACCOUNT))
         self.rest(len(self.pasts) == 1)
 
     @property
