@@ -1,7 +1,8 @@
 """Somebody who trades over sockets: a feed handler with the orders of one account."""
 
+import asyncio
 import time
-from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 from feedhandler import FeedHandler
@@ -27,21 +28,24 @@ from tests.order_past import Difference, Fill, Past
 __all__ = ["SECRET", "Trader", "account"]
 
 SECRET = "a-traders-secret"
+COUNT = count(1)
 
 
 def account(name: str, **fields: Any) -> AccountConfig:
     """Describe an account that has some of everything."""
     means = {"balances": {"USD": 100_000, "BTC": 2}, "positions": {"AAPL": 1000}}
-    return AccountConfig(id=name, api_key=f"key-{name}", secret=SECRET, **means | fields)
+    return AccountConfig(
+        id=name, api_key=f"key-{name}", secret=SECRET, **means | fields
+    )
 
 
-def settings(name: str, url: str, **limits: Any) -> FeedConfig:
+def config_of(name: str, url: str, **limits: Any) -> FeedConfig:
     """Return a feed's configuration that is connected again at once."""
     quick = {"reconnect_base_s": 0.0, "reconnect_jitter": 0.0, "retry_forever": True}
     return build(
         {
             "url": url,
-            "shm": {"name": unique(name), "capacity": 1024},
+            "shm": {"name": unique(f"{name}-{next(COUNT)}"), "capacity": 1024},
             "credentials": {"api_key": f"key-{name}"},
             "account": {"channels": [*CHANNELS, "system_notifications"]},
             "limits": quick | {"subscribe_per_minute": 1000} | limits,
@@ -59,12 +63,13 @@ class Trader:
         self.again: list[Fill] = []
         self.submitted: list[str] = []
         self.past: Past | None = None
+        self.closed: list[int] = []
+        """The codes of connections that ended."""
         self.feed = FeedHandler(
-            settings(name, url, **limits),
+            config_of(name, url, **limits),
             on_event=self._on_event,
             secret=Secret(SECRET),
         )
-        self.errors: list[str] = []
 
     def watch(self, exchange: Exchange) -> None:
         """Begin to note what the venue's desk says of the account."""
@@ -104,8 +109,8 @@ class Trader:
         pass
 
     def _on_event(self, event: Any) -> None:
-        if event.kind == "error":
-            self.errors.append(event.detail.get("code", ""))
+        if event.kind == "closed":
+            self.closed.append(event.detail["code"])
 
     # ── what it asks ──────────────────────────────────────────────────────────────
 
@@ -169,15 +174,8 @@ class Trader:
         """Wait until it knows what the venue knows, and nothing is told twice."""
         until_ns = now_ns() + 10_000_000_000
         while now_ns() < until_ns and self.differences():
-            await pause()
+            await asyncio.sleep(0.002)
         assert self.differences() == []
-
-
-async def pause() -> None:
-    """Let the loop turn for a moment."""
-    import asyncio
-
-    await asyncio.sleep(0.002)
 
 
 def terms(
@@ -185,8 +183,10 @@ def terms(
     symbol: str = "AAPL", tif: str | None = None, id: str | None = None,
 ) -> OrderData:  # fmt: skip
     """Describe an order."""
-    kind = ("stop" if price is None else "stop_limit") if stop is not None else (
-        "market" if price is None else "limit"
+    kind = (
+        ("stop" if price is None else "stop_limit")
+        if stop is not None
+        else ("market" if price is None else "limit")
     )
     return OrderData(
         symbol, side, kind, quantity, price, stop, tif, id  # type: ignore[arg-type]
@@ -195,6 +195,3 @@ def terms(
 
 def now_ns() -> int:
     return time.monotonic_ns()
-
-
-Probe = Callable[[], Any]

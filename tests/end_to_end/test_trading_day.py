@@ -95,7 +95,8 @@ class Day:
         await self.agree()
 
         assert ann.status("a-rest") == "filled"
-        assert [bob.status(f"b-{name}") for name in ("market", "ioc", "none", "fok")] == [
+        names = ("b-market", "b-ioc", "b-none", "b-fok")
+        assert [bob.status(name) for name in names] == [
             "filled", "canceled", "canceled", "filled",
         ]  # fmt: skip
         assert bob.flow.find(None, "b-ioc").filled == 60
