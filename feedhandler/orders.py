@@ -319,6 +319,11 @@ class Orders:
                 request.is_unknown |= request.is_old
             self._note(order)
 
+    def postpone(self, now_ns: int) -> None:
+        """Note that what the venue tells may not have been read: wait SETTLE_NS anew."""
+        if self._settle_ns is not None:
+            self._settle_ns = now_ns + SETTLE_NS
+
     def to_probe(self, now_ns: int) -> list[Order]:
         """Return the orders to be canceled now, to find out what became of them.
 

@@ -61,6 +61,8 @@ PROBE_PATIENCE_NS = 10 * SECOND_NS
 # From a request without an answer until the venue is asked to tell its orders again.
 REFRESH_NS = 2 * SECOND_NS
 LONGEST_REFRESH_NS = 600 * SECOND_NS
+# Our loop did not turn for so long: what was told meanwhile is still to be read.
+SLEPT_NS = SECOND_NS
 BATCH = 50
 
 BatchOperation = BatchSubmit | BatchCancel | BatchModify
@@ -137,6 +139,7 @@ class OrderFlow:
         self._venue_epoch: str | None = None
         self._restarted_ns: int | None = None
         self._canceling: dict[Order, None] = {}
+        self._ticked_ns = 0
         self._refresh_ns: int | None = None
         self._refresh_wait_ns = REFRESH_NS
 
@@ -315,6 +318,8 @@ class OrderFlow:
         if isinstance(message, OrderUpdate):
             order_id = message.data.order_id
             known = self.orders.by_order_id(order_id)
+            if self._is_replay:
+                self.orders.postpone(now_ns)
             self.orders.updated(message.data)
             order = self.orders.by_order_id(order_id)
             is_new = order is not None and order is not known and order.is_foreign
@@ -378,10 +383,13 @@ class OrderFlow:
 
         The host then has the Session's collect() say what is to be sent.
         """
+        slept_ns, self._ticked_ns = now_ns - self._ticked_ns, now_ns
         if self._begun_ns is None:
             return
         if self._is_replay:
             self._session.prove(now_ns)
+        if slept_ns > SLEPT_NS:
+            self.orders.postpone(now_ns)
         probes = self.orders.to_probe(now_ns)
         self._tell(Cause.LOST)
         if self._settled_ns is None and not self.orders.is_reconciling:

@@ -490,6 +490,42 @@ def test_what_is_told_before_the_pong_is_a_replay():
     assert desk.heard.fills == [("t-1", "from-before", True)]
 
 
+@pytest.mark.req("F-58", "A-19")
+def test_what_could_not_be_read_in_time_is_not_canceled_for_it():
+    desk = Desk()
+    desk.live("c-1")
+    desk.cut()
+    desk.feed.pass_s(2)
+    desk.connect()
+    desk.wire()
+    desk.feed.now_ns += 8 * SECOND
+    desk.tick()
+    desk.update("c-1", "accepted")
+    desk.tick(6)
+
+    assert desk.wire("cancel_order") == []
+    assert desk.status("c-1") == "live"
+
+
+@pytest.mark.req("F-58", "A-19")
+def test_what_is_told_slowly_is_waited_for_until_a_pong_shows_that_it_is_all():
+    desk = Desk()
+    for name in ("c-1", "c-2", "c-3"):
+        desk.live(name)
+    desk.cut()
+    desk.feed.pass_s(2)
+    desk.feed.pongs = False
+    desk.connect()
+    desk.wire()
+    for name in ("c-1", "c-2"):
+        desk.tick(4)
+        desk.update(name, "accepted", updated_at=TIME_MS + 1)
+    assert desk.wire("cancel_order") == []
+
+    desk.tick(5.2)
+    assert names(desk.wire("cancel_order")) == ["c-3"]
+
+
 def test_nothing_is_ready_while_the_venue_does_not_answer_the_ping():
     desk = Desk(ready=False)
     desk.feed.pongs = False
