@@ -290,7 +290,7 @@ def test_a_new_client_adopts_the_orders_of_the_last_one():
     play(act)
 
 
-@pytest.mark.req("SB-01", "SB-02", "CH-01")
+@pytest.mark.req("SB-01", "SB-02")
 def test_channels_of_any_endpoint_are_subscribed_to_by_name():
     async def act(scene: Scene) -> None:
         heard: list[Any] = []
