@@ -35,11 +35,23 @@ from feedhandler.protocol.messages import (
     OrderResponseData,
 )
 from feedhandler.secret import Secret
+from feedhandler.sink import (
+    CandleEvent,
+    PythonSink,
+    QuoteEvent,
+    TickerEvent,
+    TradeEvent,
+)
 from feedhandler.trading import CHANNELS, OrderFlow, Sent
 
 __all__ = ["TradingClient"]
 
 POLL_S = 0.002
+MARKET_TYPES = ("orderbook", "trade", "ticker", "candle")
+PRIVATE_TYPES = (
+    "order_update", "user_trade", "account_update", "system_notification",
+    "user_notification", "custom_alert",
+)  # fmt: skip
 
 
 class TradingClient:
@@ -85,7 +97,10 @@ class TradingClient:
         )
         if isinstance(secret, str):
             secret = Secret(secret)
-        return cls(FeedHandler(config, secret=secret), owns=True)
+        relay = _Relay()
+        client = cls(FeedHandler(config, relay, secret=secret), owns=True)
+        relay.hand = client._hand
+        return client
 
     # ── life ──────────────────────────────────────────────────────────────────────────
 
@@ -117,15 +132,15 @@ class TradingClient:
     # ── channels ──────────────────────────────────────────────────────────────────────
 
     async def subscribe(
-        self, channels: Iterable[str], timeout: float = ANSWER_TIMEOUT_S
+        self, channels: str | Iterable[str], timeout: float = ANSWER_TIMEOUT_S
     ) -> None:
-        """Subscribe to channels by name, and wait until the venue has confirmed them.
+        """Subscribe to a channel or several, and wait until the venue confirms them.
 
         They stay subscribed over reconnects until unsubscribe(). Raises ValueError for
         what is no channel, InvalidParameter for what the venue does not have, and
         TimeoutError after *timeout* seconds for each.
         """
-        wanted = list(channels)
+        wanted = _listed(channels)
         for channel in wanted:
             self.feed.hold(channel)
         for channel in wanted:
@@ -154,22 +169,30 @@ class TradingClient:
             )
             raise TimeoutError(f"waited {timeout:g} s for {what}: {states}") from None
 
-    async def unsubscribe(self, channels: Iterable[str]) -> None:
-        """Give channels up; those that are not held do not matter."""
-        for channel in channels:
+    async def unsubscribe(self, channels: str | Iterable[str]) -> None:
+        """Give a channel or several up; those that are not held do not matter."""
+        for channel in _listed(channels):
             self.feed.release(channel)
 
     def on_message(self, kind: str, handler: Callable[[Any], object]) -> None:
-        """Have *handler* called with every private message of that ``type``.
+        """Have *handler* called with every message of that ``type``.
 
-        Such as ``order_update``, ``user_trade`` or ``custom_alert``; see
-        protocol.messages. Market data goes to the feed's sink, its books are in
-        ``feed.book()``.
+        Of private channels, such as ``order_update``, it gets what came
+        (protocol.messages). Of market data a client with connections of its own has
+        ``orderbook`` (sink.QuoteEvent, from snapshots and updates alike), ``trade``,
+        ``ticker`` and ``candle``; ``feed.symbol_of(event.instrument)`` says of what,
+        ``feed.book()`` has the book. With another's feed these go to the feed's sink.
+        Raises ValueError for what it will never get.
         """
+        if kind not in PRIVATE_TYPES + (MARKET_TYPES if self._is_own else ()):
+            raise ValueError(f"no message of type {kind!r} comes here")
         self._handlers.setdefault(kind, []).append(handler)
 
     def _deliver(self, message: Any) -> None:
-        for handler in self._handlers.get(message.__struct_config__.tag, ()):
+        self._hand(message.__struct_config__.tag, message)
+
+    def _hand(self, kind: str, message: Any) -> None:
+        for handler in self._handlers.get(kind, ()):
             handler(message)
 
     # ── orders ────────────────────────────────────────────────────────────────────────
@@ -277,6 +300,33 @@ class TradingClient:
                 retry_after if isinstance(retry_after, (int, float)) else None,
             )
         return answer
+
+
+class _Relay(PythonSink):
+    """Hands market data to the client's handlers."""
+
+    def __init__(self) -> None:
+        self.hand: Callable[[str, Any], object] = lambda kind, event: None
+
+    def quote(self, event: QuoteEvent) -> None:
+        """Hand on a state of a book."""
+        self.hand("orderbook", event)
+
+    def trade(self, event: TradeEvent) -> None:
+        """Hand on a trade."""
+        self.hand("trade", event)
+
+    def ticker(self, event: TickerEvent) -> None:
+        """Hand on a ticker."""
+        self.hand("ticker", event)
+
+    def candle(self, event: CandleEvent) -> None:
+        """Hand on a candle."""
+        self.hand("candle", event)
+
+
+def _listed(channels: str | Iterable[str]) -> list[str]:
+    return [channels] if isinstance(channels, str) else list(channels)
 
 
 def _now_ns() -> int:

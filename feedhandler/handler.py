@@ -299,6 +299,16 @@ class FeedHandler:
         except KeyError:
             raise UnknownSymbol(symbol) from None
 
+    def symbol_of(self, instrument: int) -> str:
+        """Return the symbol that events and records have as a number.
+
+        Raises UnknownSymbol for one that is not held.
+        """
+        for symbol, number in self._numbers.items():
+            if number == instrument:
+                return symbol
+        raise UnknownSymbol(str(instrument))
+
     @property
     def _connections(self) -> list[Connection]:
         return [*self._market_data, *self._private.values()]

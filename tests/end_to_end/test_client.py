@@ -22,6 +22,7 @@ from feedhandler.errors import (
     OutcomeUnknown,
     RateLimitExceeded,
     RequestFailed,
+    UnknownSymbol,
 )
 from feedhandler.order import Status
 from feedhandler.protocol.messages import (
@@ -310,6 +311,51 @@ def test_channels_of_any_endpoint_are_subscribed_to_by_name():
                 await client.subscribe(["trades:NONE"])
             with pytest.raises(ValueError, match="unknown channel"):
                 await client.subscribe(["nonsense"])
+
+    play(act)
+
+
+@pytest.mark.req("EX-03", "SB-06", "CN-05")
+def test_every_endpoint_is_used_by_the_same_few_words():
+    async def act(scene: Scene) -> None:
+        heard: dict[str, list[Any]] = {}
+        client = scene.client()
+        for kind in ("orderbook", "trade", "ticker", "order_update"):
+            client.on_message(kind, heard.setdefault(kind, []).append)
+        await client.connect()
+        await client.subscribe("orderbook:AAPL:10")
+        await client.subscribe(["trades:AAPL", "ticker:AAPL"])
+        await client.subscribe("custom_alerts")
+        await client.subscribe(("user_notifications", "system_notifications"))
+        await client.ready()
+        assert sorted(h.name for h in client.feed.health()) == [
+            "custom", "market-data-1", "notifications", "trading",
+        ]  # fmt: skip
+        answer = await client.submit_order(far())
+        await client.cancel_order(answer.order_id)
+        await eventually(lambda: all(heard.values()), "a message of each kind")
+        assert heard["order_update"][0].data.order_id == answer.order_id
+        assert client.feed.symbol_of(heard["trade"][0].instrument) == "AAPL"
+        with pytest.raises(UnknownSymbol):
+            client.feed.symbol_of(7)
+
+        await client.unsubscribe("ticker:AAPL")
+        await client.unsubscribe(["trades:AAPL", "orderbook:AAPL:10"])
+        assert client.feed.confirmation("ticker:AAPL") is None
+        await client.close()
+        assert not client.feed.is_running
+
+    play(act)
+
+
+def test_a_type_that_never_comes_is_an_error():
+    async def act(scene: Scene) -> None:
+        client = scene.client()
+        for kind in ("trades", "heartbeat", "order_response"):
+            with pytest.raises(ValueError, match=f"no message of type '{kind}'"):
+                client.on_message(kind, print)
+        with pytest.raises(ValueError, match="'trade'"):
+            TradingClient(client.feed).on_message("trade", print)
 
     play(act)
 
