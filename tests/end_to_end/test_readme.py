@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from feedhandler.cli import VENUE_VARIABLE
 from tests.end_to_end.processes import program, venue
 
 README = Path(__file__).parents[2] / "README.md"
@@ -31,9 +32,20 @@ def port_is_free() -> bool:
 
 
 @pytest.mark.skipif(not port_is_free(), reason=f"port {PORT} of the README is in use")
-def test_the_code_of_the_readme_runs_as_printed():
-    embed, consume, iterate = blocks()
+def test_the_code_of_the_readme_runs_as_printed(monkeypatch: pytest.MonkeyPatch):
+    embed, trade, consume, iterate = blocks()
+    monkeypatch.setenv(VENUE_VARIABLE, "demo-secret")
     with venue(port=PORT):
+        trading = subprocess.run(
+            [sys.executable, "-c", trade],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert trading.returncode == 0, trading.stderr
+        assert re.match(r"accepted o-\d+\n", trading.stdout)
+        assert "Balance(currency='USD'" in trading.stdout
         feed = subprocess.Popen(
             [sys.executable, "-u", "-c", embed], stdout=subprocess.PIPE, text=True
         )
@@ -67,20 +79,23 @@ def test_the_code_of_the_readme_runs_as_printed():
 
 def test_the_commands_of_the_readme_exist():
     commands = set(
-        re.findall(r"`?feedhandler (demo|venue|run|tail|shm)\b", README.read_text())
+        re.findall(
+            r"`?feedhandler (demo|venue|run|tail|shm|order)\b", README.read_text()
+        )
     )
 
     with program("--help") as shown:
         assert shown.process.wait(10) == 0
         assert shown.process.stdout is not None
         text = shown.process.stdout.read()
-    assert commands == {"demo", "venue", "run", "tail", "shm"}
+    assert commands == {"demo", "venue", "run", "tail", "shm", "order"}
     assert all(re.search(rf"^ +{command} ", text, re.MULTILINE) for command in commands)
 
 
 def test_the_blocks_keep_to_their_length():
-    embed, consume, iterate = blocks()
+    embed, trade, consume, iterate = blocks()
 
     assert len([x for x in embed.splitlines() if x.strip()]) <= 20
+    assert len([x for x in trade.splitlines() if x.strip()]) <= 22
     assert len([x for x in consume.splitlines() if x.strip()]) <= 10
     assert len([x for x in iterate.splitlines() if x.strip()]) <= 10
