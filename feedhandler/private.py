@@ -278,14 +278,13 @@ class _Texts:
     def __init__(self) -> None:
         self.flags = 0
 
-    def cut(
-        self, text: str | None, size: int, flag: int = PrivateFlags.TEXT_CUT
-    ) -> bytes:
+    def cut(self, text: object, size: int, flag: int = PrivateFlags.TEXT_CUT) -> bytes:
         """Return *text* as at most *size* bytes of UTF-8; flagged if it is not whole.
 
-        To a reader in C a text ends at its first NUL: so it does for all.
+        To a reader in C a text ends at its first NUL: so it does for all. What is no
+        text, such as None, is empty.
         """
-        if not text:
+        if not isinstance(text, str):
             return b""
         whole = text[:size].partition("\0")[0].encode(errors="replace")
         kept = whole[:size].decode(errors="ignore")

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from feedhandler import config
-from feedhandler.cli import _OneLine, main
+from feedhandler.cli import STREAMS, _OneLine, main
 from feedhandler.config import FeedConfig
 from feedhandler.credentials import KEY_VARIABLE, SECRET_VARIABLE
+from feedhandler.lines import TEXTS
+from feedhandler.records import PRIVATE_STREAMS
+from feedhandler.segments import Segments
 from tests.secrets_scan import find
 
 KEY, SECRET = "key-0123456789abcdef", "--ecret-of-that-key"
@@ -240,3 +243,27 @@ def test_a_message_of_the_log_is_one_line_whoever_wrote_it():
     assert _OneLine("%(name)s %(message)s").format(record) == (
         "picows a\\nERROR \\x1b[2J"
     )
+
+
+# ── tail ──────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("stream", PRIVATE_STREAMS)
+def test_a_feed_without_a_key_has_no_account_to_print(stream: str, capsys):
+    name = f"tail-{os.getpid()}"
+    segments = Segments(name, capacity=64, board_levels=1, instruments=8)
+    try:
+        segments.publish()
+        code = main(["tail", name, "--stream", stream])
+    finally:
+        segments.close()
+    told = capsys.readouterr()
+
+    assert (code, told.out) == (4, "")
+    assert told.err == (
+        f"feedhandler: feed {name} has no stream {stream}, which wants an API key\n"
+    )
+
+
+def test_every_stream_that_can_be_printed_has_a_line():
+    assert list(STREAMS) == ["quotes", "trades", *PRIVATE_STREAMS] == list(TEXTS)

@@ -1,5 +1,6 @@
 """The C header: compiled as C and C++, equal to the package, safe to attach with."""
 
+import contextlib
 import os
 import random
 import re
@@ -20,6 +21,10 @@ from feedhandler import board, counters, records, ring, segment, shm
 from feedhandler.board import Board
 from feedhandler.counters import Counters
 from feedhandler.errors import FeedError
+from feedhandler.order import Cause, Operation
+from feedhandler.orders import Orders
+from feedhandler.private import Moment, PrivatePublisher
+from feedhandler.protocol.messages import OrderData
 from feedhandler.records import CANDLE, QUOTE, TICKER
 from feedhandler.ring import Reader, Ring
 from feedhandler.shm import Status
@@ -700,6 +705,66 @@ def test_c_reads_a_private_stream_and_takes_no_other_for_it(build, tmp_path, str
     assert done.returncode == 0
     assert [code == "0" for code in bound] == [name == stream for name in PRIVATE]
     assert done.stdout.endswith("one 1.5 another 2.5 ")
+
+
+def test_c_tells_in_words_what_was_told_of_an_order(build, tmp_path):
+    source = tmp_path / "words_of_orders.c"
+    source.write_text(
+        """
+        #include "feedhandler.h"
+        int main(int argc, char **argv)
+        {
+            static struct fh_segment segment;
+            static struct fh_order_event order;
+            char id[sizeof order.order_id + 1];
+            struct fh_ring ring;
+            if (argc < 2 || fh_attach(&segment, argv[1], "md", "orders", FH_ONLY_ME))
+                return 1;
+            if (fh_ring_bind(&ring, &segment, FH_ORDER_EVENTS, FH_START_OLDEST, 0))
+                return 1;
+            while (fh_ring_next(&ring, &order) == FH_RECORD)
+                printf("%s %s %s %s %s %s %g %d %d\\n",
+                       fh_copy_text(id, order.order_id, sizeof order.order_id),
+                       fh_order_status_text(order.status),
+                       fh_event_cause_text(order.cause),
+                       fh_order_operation_text(order.operation),
+                       fh_event_reason_text(order.reason),
+                       fh_pending_flag_text(order.pending & FH_MODIFY_PENDING),
+                       order.price, order.flags >> 8, fh_order_is_over(order.status));
+            return 0;
+        }
+        """
+    )
+    orders = Orders()
+    order = orders.submitted(
+        OrderData("AAPL", "buy", "limit", 1.0, 150.5, client_order_id="c"), 1
+    )
+    with contextlib.ExitStack() as stack:
+        rings = {}
+        for stream, dtype in records.PRIVATE_STREAMS.items():
+            size = Ring.size_for(dtype, 64)
+            owned = shm.create("md", stream, size, directory=tmp_path)
+            stack.enter_context(owned)
+            rings[stream] = Ring(owned.buffer, dtype, 64, owned.origin)
+            stack.callback(rings[stream].release)
+            owned.publish()
+        publisher = PrivatePublisher(
+            *rings.values(),
+            instrument_of=lambda symbol: records.NO_INSTRUMENT,
+            moment=lambda: Moment(1, 3),
+        )
+        publisher.on_order(order, Cause.SENT, None, None, 0, False)
+        orders.asked(order, Operation.MODIFY, "r-1", 2)
+        code = "insufficient_funds"
+        publisher.on_order(order, Cause.REFUSED, Operation.CANCEL, code, 0, False)
+        publisher.on_order(order, Cause.GUARDED, Operation.SUBMIT, None, 0, False)
+        done = run(build(source), tmp_path)
+
+    assert done.stdout.splitlines() == [
+        " pending sent none none unknown 150.5 3 0",
+        " pending refused cancel insufficient_funds modify_pending 150.5 3 0",
+        " rejected guarded submit none modify_pending 150.5 3 1",
+    ]
 
 
 def test_python_reads_a_ring_that_c_writes(build, tmp_path):

@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import re
 import sys
 import time
 from asyncio.subprocess import PIPE
 from collections.abc import Awaitable, Callable
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -36,6 +38,7 @@ from tests.clients import Client, authenticated
 from tests.end_to_end.processes import left_behind, unique
 from tests.loops import SECONDS, eventually, run
 
+PAGE = Path(__file__).parents[2] / "docs" / "private.md"
 NUMBERS = count()
 BOB = 1
 QUIET = VenueConfig(
@@ -274,6 +277,25 @@ def test_each_stream_is_printed_line_by_line():
         assert " buy  10 @ 151 fee=0.0302 USD order=" in lines[1]
         assert lines[2].startswith("USD          balance  available=100000 reserved=0")
         assert lines[3].startswith("system info     n-")
+
+    play(act)
+
+
+def test_the_code_of_the_page_prints_our_orders():
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    code = code.replace("orders()", 'orders(start="oldest")').replace("=60", "=0")
+
+    async def act(scene: Scene) -> None:
+        await scene.buy(10, 151.0)
+        name = scene.feed.config.shm.name
+        reader = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", code.replace('"md"', repr(name)), stdout=PIPE
+        )
+        out, _ = await reader.communicate()
+        lines = out.decode().splitlines()
+        assert lines[0] == "b'AAPL' PENDING CAUSE_SENT "
+        assert lines[-1].startswith("b'AAPL' FILLED CAUSE_")
+        assert reader.returncode == 0
 
     play(act)
 

@@ -928,6 +928,78 @@ PYTHON = [
         ),
     ),
     *of(
+        "feedhandler/private.py",
+        (
+            "a cut id is not flagged",
+            "if kept != text:",
+            "if text is None:",
+            "test_private.py::"
+            "test_a_text_that_fits_is_whole_and_a_longer_one_is_cut_and_flagged",
+        ),
+        (
+            "a text is cut within a character",
+            'decode(errors="ignore")',
+            'decode(errors="replace")',
+            "test_private.py::test_a_text_is_cut_between_two_characters",
+        ),
+        (
+            "a reader in C takes the beginning of an id for all of it",
+            '.partition("\\0")[0]',
+            "",
+            "test_private.py::"
+            "test_a_text_that_no_reader_would_see_whole_is_flagged_too",
+        ),
+        (
+            "what is told again is news",
+            "is_replay and cause in TOLD",
+            "False",
+            "test_private.py::test_what_is_told_again_is_flagged",
+        ),
+        (
+            "what a lost connection leaves unknown was told before",
+            "is_replay and cause in TOLD",
+            "is_replay",
+            "test_private.py::"
+            "test_an_order_that_a_lost_connection_leaves_unknown_says_so",
+        ),
+        (
+            "an order that was never sent is pending",
+            "OrderStatus.REJECTED if is_unsent else STATUSES",
+            "STATUSES",
+            "test_private.py::"
+            "test_what_was_not_sent_is_rejected_if_it_was_the_order_itself",
+        ),
+        (
+            "a time beyond all others raises",
+            "min(max(time_ms, 0) * NS_PER_MS, INT64_MAX)",
+            "max(time_ms, 0) * NS_PER_MS",
+            "test_private.py::test_a_time_that_cannot_be_is_the_first_or_the_last",
+        ),
+        (
+            "what was in a record is in the next",
+            "values = self._blank | fields",
+            "values = self._blank = self._blank | fields",
+            "test_private.py::test_nothing_of_a_record_is_left_in_the_next",
+        ),
+    ),
+    *of(
+        "feedhandler/segments.py",
+        (
+            "the group may read the account",
+            "private_capacity, mode=0o600)",
+            "private_capacity)",
+            "test_segments.py::"
+            "test_nobody_else_reads_the_account_whoever_may_read_the_market",
+        ),
+        (
+            "the account of a feed that was killed is taken for ours",
+            "self._remove(stream)",
+            "pass",
+            "test_segments.py::"
+            "test_a_feed_without_a_key_removes_the_account_of_one_that_was_killed",
+        ),
+    ),
+    *of(
         "feedhandler/backoff.py",
         (
             "the delays do not grow",
