@@ -17,7 +17,7 @@ import pytest
 from feedhandler import FeedHandler
 from feedhandler.config import FeedConfig, build
 from feedhandler.consumer import attach
-from feedhandler.errors import RingAbsent
+from feedhandler.errors import ConfigError, RingAbsent
 from feedhandler.protocol.channels import TRADING
 from feedhandler.protocol.messages import (
     AccountUpdate,
@@ -313,6 +313,35 @@ def test_a_process_that_blocks_is_woken_by_what_it_waits_for():
 
     name = f"{unique('private')}-wake"
     play(act, shm={"name": name, "wake": True})
+
+
+@pytest.mark.req("SN-01", "EP-04")
+def test_a_feed_that_hears_of_notices_alone_publishes_them_alone():
+    async def act(scene: Scene) -> None:
+        await eventually(lambda: scene.messages, "the start of the venue")
+        read = await scene.read(*STREAMS)
+        assert [row["title"] for row in read.pop("notices")] == ["Venue started"]
+        assert set(map(len, read.values())) == {0}
+        with pytest.raises(ConfigError, match="orders want"):
+            assert scene.feed.flow
+
+    play(act, account={"channels": ["system_notifications"]})
+
+
+def test_a_feed_that_is_started_again_has_rings_of_its_new_life():
+    async def act(scene: Scene) -> None:
+        await scene.buy(10, 151.0)
+        with attach(scene.feed.config.shm.name) as market:
+            fills = market.fills(start="oldest")
+            assert fills.poll()["quantity"].tolist() == [10]
+            await scene.feed.stop()
+            assert fills.status == "CLOSED"
+            await scene.feed.start()
+            await scene.feed.live(SECONDS)
+            await eventually(lambda: len(fills.poll()), "the fill, told again")
+            assert fills.resets == 1
+
+    play(act)
 
 
 def test_a_feed_without_a_key_has_no_private_streams():
