@@ -1,7 +1,7 @@
 """A peer that answers at once: ``python -m benchmarks.canned PROCESSOR``.
 
 It prints its URL. At ``/ws/trading`` it takes any login and subscription, and answers
-every order with the same acknowledgement, but for the id; anywhere else it sends each
+every order with the same acknowledgement, but for the ids; anywhere else it sends each
 message back as it came.
 """
 
@@ -23,9 +23,9 @@ from picows import (
 LOGIN = b'{"type":"auth_response","status":"success","data":{"status":"success"},'
 CONFIRM = b'{"type":"subscription_response","data":{"status":"success","channels":[]},'
 ACK = (
-    b'{"type":"order_response","data":{"status":"accepted","order_id":"o-1",'
+    b'{"type":"order_response","data":{"status":"accepted","order_id":"%s",'
     b'"client_id":"c-1","symbol":"AAPL","side":"buy","type":"limit","quantity":100,'
-    b'"price":150.0,"time_in_force":"gtc"},'
+    b'"price":150.0,"time_in_force":"gtc"},"timestamp":1,"id":"%s"}'
 )
 ORDER = b'{"action":"submit_order"'
 ID = b'"id":"'
@@ -52,7 +52,7 @@ class Trading(WSListener):
             # Whichever way round the client puts them, the id is a text of its own.
             start = payload.rindex(ID) + len(ID)
             name = payload[start : payload.index(b'"', start)]
-            transport.send(WSMsgType.TEXT, ACK + b'"timestamp":1,"id":"' + name + b'"}')
+            transport.send(WSMsgType.TEXT, ACK % (name, name))
             return
         request = decode(payload)
         if request.action in ("authenticate", "subscribe", "unsubscribe"):

@@ -151,8 +151,9 @@ class FeedHandler:
         if self._segments is not None:
             raise RuntimeError("the feed was started already")
         self._forget()
+        shm = self.config.shm
         self._segments = Segments(
-            **self.config.shm.options(), private=bool(self.config.credentials.api_key)
+            **shm.options(), private=bool(self.config.credentials.api_key and shm.name)
         )
         if self._segments.private:
             self._records = PrivatePublisher(
@@ -669,6 +670,7 @@ class FeedHandler:
         """Send what was asked of the order flow, and wake who reads of it."""
         if self._flow is not None:
             self._private[TRADING].flush()
+            self._flow.announce()
         if self._records is not None:
             self._records.flush()
 

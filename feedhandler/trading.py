@@ -140,6 +140,7 @@ class OrderFlow:
         self._restarted_ns: int | None = None
         self._canceling: dict[Order, None] = {}
         self._ticked_ns = 0
+        self._is_untold = False
         self._refresh_ns: int | None = None
         self._refresh_wait_ns = REFRESH_NS
 
@@ -165,7 +166,7 @@ class OrderFlow:
         request_id = self._session.ask(SubmitOrder(data), now_ns)
         order = self.orders.submitted(data, now_ns, request_id)
         self._sent[request_id] = [(order, Operation.SUBMIT)]
-        self._tell(Cause.SENT)
+        self._is_untold = True
         return Sent(request_id, (order,))
 
     def modify(
@@ -295,13 +296,23 @@ class OrderFlow:
             self.orders.asked(order, operation, request_id, now_ns)
         if asked:
             self._sent[request_id] = asked
-            self._tell(Cause.SENT)
+            self._is_untold = True
         return Sent(request_id, tuple(order for order, _ in asked))
+
+    def announce(self) -> None:
+        """Tell the hearers what was sent; when it is on the wire, which is in no hurry.
+
+        Whatever comes back does so too, if nobody did before.
+        """
+        if self._is_untold:
+            self._is_untold = False
+            self._tell(Cause.SENT)
 
     # ── what comes back ───────────────────────────────────────────────────────────────
 
     def answered(self, answer: Answer) -> None:
         """Take an answer of the Session's, or that there was none."""
+        self.announce()
         message = answer.message
         self.orders.answered(answer.id, message)
         asked = self._sent.get(answer.id, [])
@@ -315,6 +326,7 @@ class OrderFlow:
 
     def hear(self, message: object, now_ns: int) -> None:
         """Take one of the Session's messages; what is none of ours is ignored."""
+        self.announce()
         if isinstance(message, OrderUpdate):
             order_id = message.data.order_id
             known = self.orders.by_order_id(order_id)
@@ -381,8 +393,10 @@ class OrderFlow:
     def tick(self, now_ns: int) -> None:
         """Let time pass: find out what became of what is unknown.
 
-        The host then has the Session's collect() say what is to be sent.
+        The host then has the Session's collect() say what is to be sent, and calls
+        announce().
         """
+        self.announce()
         slept_ns, self._ticked_ns = now_ns - self._ticked_ns, now_ns
         if self._begun_ns is None:
             return

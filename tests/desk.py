@@ -214,6 +214,7 @@ class Desk:
 
     def told(self) -> list[Told]:
         """What the hearer was told of orders since the last call."""
+        self.flow.announce()
         taken, self.heard.orders = self.heard.orders, []
         return taken
 
