@@ -61,6 +61,7 @@ PROBE_PATIENCE_NS = 10 * SECOND_NS
 # From a request without an answer until the venue is asked to tell its orders again.
 REFRESH_NS = 2 * SECOND_NS
 LONGEST_REFRESH_NS = 600 * SECOND_NS
+CANCEL_AGAIN_NS = 5 * SECOND_NS
 # Our loop did not turn for so long: what was told meanwhile is still to be read.
 SLEPT_NS = SECOND_NS
 BATCH = 50
@@ -138,7 +139,8 @@ class OrderFlow:
         self._settled_ns: int | None = None
         self._venue_epoch: str | None = None
         self._restarted_ns: int | None = None
-        self._canceling: dict[Order, None] = {}
+        self._canceling: dict[Order, int] = {}
+        """Of cancel_all(): when each may be canceled, or canceled again."""
         self._ticked_ns = 0
         self._is_untold = False
         self._refresh_ns: int | None = None
@@ -240,7 +242,7 @@ class OrderFlow:
 
     def cancel_all(self, now_ns: int) -> None:
         """Have every open order canceled, as fast as the venue's limit lets it."""
-        self._canceling.update(dict.fromkeys(self.orders.open))
+        self._canceling.update(dict.fromkeys(self.orders.open, now_ns))
         self._cancel_some(now_ns)
 
     def kill(self, now_ns: int) -> None:
@@ -368,6 +370,7 @@ class OrderFlow:
         self._is_ready = False
         self._begun_ns = self._settled_ns = None
         self._sent.clear()
+        self._canceling = dict.fromkeys(self._canceling, 0)
         self.orders.disconnected()
         self._tell(Cause.LOST)
 
@@ -441,15 +444,19 @@ class OrderFlow:
     def _cancel_some(self, now_ns: int) -> None:
         """Go on with cancel_all()."""
         if self.guards.killed:
-            self._canceling.update(dict.fromkeys(self.orders.open))
+            for order in self.orders.open:
+                self._canceling.setdefault(order, now_ns)
         self._canceling = {
-            order: None
-            for order in self._canceling
+            order: due_ns
+            for order, due_ns in self._canceling.items()
             if not order.is_terminal and order.doubt is not Doubt.NOT_FOUND
         }
-        self._cancel(
-            (o for o in self._canceling if Operation.CANCEL not in o.pending), now_ns
+        due = (
+            order
+            for order, due_ns in self._canceling.items()
+            if now_ns >= due_ns and Operation.CANCEL not in order.pending
         )
+        self._cancel(due, now_ns)
 
     def _cancel(self, orders: Iterable[Order], now_ns: int) -> None:
         """Cancel as many as the limit lets; the rest has its turn at the next tick."""
@@ -460,6 +467,9 @@ class OrderFlow:
                     continue
                 request_id = self._session.ask(CancelOrder(which), now_ns, urgent=True)
                 self._note(request_id, [(order, Operation.CANCEL)], now_ns)
+                if order in self._canceling:
+                    # One that is not found may not be there yet: no use in a storm.
+                    self._canceling[order] = now_ns + CANCEL_AGAIN_NS
         except (NotConnected, Throttled):
             pass
 

@@ -346,6 +346,25 @@ def test_the_kill_switch_cancels_what_is_open_and_what_turns_up():
 
 
 @pytest.mark.req("SEC-26", "I-14")
+def test_the_kill_switch_does_not_storm_for_an_order_that_is_not_found():
+    desk = Desk()
+    desk.submit("c-1")
+    desk.cut()
+    desk.feed.pass_s(2)
+    desk.connect()
+    desk.flow.kill(desk.now_ns)
+    desk.feed.collect()
+    (request,) = desk.wire("cancel_order")
+    desk.refuse(request["id"], "order_not_found")
+
+    desk.tick(4.5)
+    assert desk.wire("cancel_order") == []
+
+    desk.tick(1)
+    assert names(desk.wire("cancel_order")) == ["c-1"]
+
+
+@pytest.mark.req("SEC-26", "I-14")
 def test_cancel_all_goes_on_for_as_long_as_the_limit_holds_it_up():
     desk = Desk()
     for number in range(60):
