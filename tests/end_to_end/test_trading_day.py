@@ -33,7 +33,7 @@ from tests.traders import Trader, account, now_ns, terms
 
 ORDERS_PER_MINUTE = 40
 SECOND = 1_000_000_000
-EVERY_DAY = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+EVERY_DAY: Any = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 def configure() -> VenueConfig:
@@ -168,7 +168,7 @@ class Day:
     async def trade_coins(self) -> None:
         """Parts of coins, at fees of many digits, and a trade with oneself."""
         ann, bob = self.ann, self.bob
-        coins = {"symbol": "BTC-USD"}
+        coins: dict[str, Any] = {"symbol": "BTC-USD"}
         await ann.submit("sell", 0.3333, 60_000.07, id="a-coins", **coins)
         await bob.submit("buy", 0.1111, 60_000.07, id="b-coins", **coins)
         await bob.submit("buy", 0.0007, id="b-dust", **coins)
@@ -250,7 +250,7 @@ class Day:
 
 
 @pytest.mark.req("OR-01", "UO-06", "ER-01")
-def test_a_day_of_two_accounts_ends_as_the_venues_ledger_has_it():
+def test_a_day_of_two_accounts_ends_as_the_venues_ledger_has_it() -> None:
     async def work() -> None:
         async with Venue(configure()) as venue:
             set_clock(venue, 15, 59, 0)

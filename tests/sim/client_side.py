@@ -429,8 +429,11 @@ class Client:
 
     def _beat(self) -> None:
         self._world.after(BEAT_NS, self._beat)
-        if self._stuck:
-            return
+        if not self._stuck:
+            self.turn()
+
+    def turn(self) -> None:
+        """Let time pass for every session."""
         now_ns = self._world.now_ns
         for host in self.hosts:
             socket = host.socket

@@ -139,6 +139,22 @@ class Settled(OrderFlow):
             self._restarted_ns = None
 
 
+class Blind(Orders):
+    """Goes by the clock, whether or not it has read what there is."""
+
+    def postpone(self, now_ns: int) -> None:
+        """Wait no longer for that."""
+
+
+class Storming(OrderFlow):
+    """Asks for each cancel again, as soon as it is refused."""
+
+    def tick(self, now_ns: int) -> None:
+        """Forget when a cancel was asked for."""
+        self._canceling = dict.fromkeys(self._canceling, 0)
+        super().tick(now_ns)
+
+
 def made(**parts: type) -> Make:
     """Make a process of these parts."""
     make = Make()
@@ -156,6 +172,8 @@ BROKEN: dict[str, tuple[dict[str, type], str, str]] = {
     "takes what was lost for not sent": ({"orders": Hopeful}, "submit d", "I-08"),
     "never asks": ({"orders": Resigned}, "submit a", "unknown"),
     "waits for answers that are lost": ({"orders": Stuck}, "cancel b", "unknown"),
+    "goes by the clock alone": ({"orders": Blind}, "F-58", "needless"),
+    "cancels in a storm": ({"flow": Storming}, "kill", "storm"),
     "forgets a venue's life": ({"flow": Settled}, "F-73", "unknown"),
 }
 """By what is wrong: parts of the process, lives that show it, what they show."""

@@ -52,7 +52,7 @@ class Late(Life):
             return self.operation("cancel")
         client_id = self.target()
         if operation == "modify" and client_id is not None:
-            change = ModifyOrderData(client_order_id=client_id, quantity=3)
+            change = ModifyOrderData(client_order_id=client_id, quantity=50)
             return partial(self.process.flow.modify, change, self.world.now_ns)
         terms = self.terms() | {
             "symbol": "AAPL", "side": "buy", "type": "limit", "quantity": 3,
@@ -108,6 +108,54 @@ class HalfBatch(Life):
         now_ns = self.world.now_ns
         self.strike(lambda: flow.batch(operations, now_ns), strike)
         self.after_cut()
+
+
+class Stalled(Life):
+    """The loop is stuck while the venue tells what there is (F-58)."""
+
+    def happen(self) -> None:
+        for _ in range(self.random.randint(1, 3)):
+            self.ask(self.operation(self.random.choice(ANY)))
+        trading = self.process.trading
+        assert trading.link is not None
+        trading.link.cut()
+        self.until(lambda: not self.is_back(trading), SECOND)
+        self.until(lambda: self.is_back(trading), 60 * SECOND)
+        if trading.link is not None:
+            # What is told comes bit by bit.
+            trading.link.down.slow_down(100 * MS)
+        route = trading.session.routes["user_orders"]
+        until_ns = self.world.now_ns + SECOND
+        while not route.confirmed and self.world.now_ns < until_ns:
+            self.wait(MS)
+        self.wait(self.random.randrange(100 * MS))
+        stuck_ns = self.random.randrange(1, 12) * SECOND
+        self.process.client.stall(stuck_ns)
+        self.attempt()
+        self.wait(stuck_ns)
+        self.until(lambda: self.is_back(trading), 60 * SECOND)
+        self.judge.disturb()
+
+
+class Switched(Life):
+    """Everything is to be canceled, and nothing goes out any more; then a cut."""
+
+    def happen(self) -> None:
+        self.ask(self.operation(self.random.choice(ANY)))
+        cut_first = self.random.random() < 0.5
+        for is_cut in (cut_first, not cut_first):
+            if is_cut:
+                assert self.process.trading.link is not None
+                self.process.trading.link.cut()
+            else:
+                self.process.flow.kill(self.world.now_ns)
+                self.process.trading.flush()
+            self.wait(self.random.randrange(400 * MS))
+        self.until(lambda: self.is_back(self.process.trading), 60 * SECOND)
+        self.judge.disturb()
+        self.wait(9 * SECOND)
+        for order in self.process.flow.orders.open:
+            self.findings.fail("SEC-26", self.process.name, f"{order} is left open")
 
 
 class Limited(Life):
@@ -215,6 +263,7 @@ class Replayed(Life):
 
 
 OTHERS: dict[str, type[Life]] = {
+    "F-58": Stalled,
     "F-64": Late,
     "F-65": Twice,
     "F-67": Race,
@@ -226,6 +275,7 @@ OTHERS: dict[str, type[Life]] = {
     "F-73": Restart,
     "F-74": Killed,
     "F-75": Replayed,
+    "kill": Switched,
 }
 LIVES: dict[str, type[Life]] = dict.fromkeys(CELLS, Life) | OTHERS
 """By what a life is about: what it is like."""

@@ -25,6 +25,8 @@ __all__ = ["OrderJudge"]
 
 ACTIONS = ("submit_order", "cancel_order", "modify_order", "batch_orders")
 
+MOST_CANCELS = 8
+
 decode = msgspec.json.decode
 
 
@@ -40,9 +42,10 @@ class OrderJudge(Judge):
         self.refusals: dict[str, int] = {}
         self._got: dict[Any, int] = {}
         self._desks: list[Process] = []
+        self._cancels: dict[str, int] = {}
         self._ended: dict[Order, Status] = {}
         self._fills: dict[tuple[Any, str, str, int], float] = {}
-        self._again: set[str] = set()
+        self._of_embedder: set[str] = set()
         # When something last happened that may leave an order unknown, and was over.
         self.disturbed_ns = 0
         self.resolved_ns: int | None = None
@@ -69,7 +72,7 @@ class OrderJudge(Judge):
     def asks(self, host: Host, request_id: str) -> None:
         """Hear of a request of the flow's, which may never be sent."""
         self.asked(host, request_id)
-        self._again.add(request_id)
+        self._of_embedder.add(request_id)
 
     def sent(self, host: Host, payload: bytes) -> None:
         """See a message go: no order twice, and none before we know what there is."""
@@ -84,6 +87,10 @@ class OrderJudge(Judge):
         for client_id in submits(message):
             self.submitted[client_id] = self.submitted.get(client_id, 0) + 1
         action = message["action"]
+        if action == "cancel_order":
+            self._canceled(host, message["data"].get("client_order_id"))
+        if action == "cancel_order" and message["id"] not in self._of_embedder:
+            self._probed(host, message["data"].get("client_order_id"))
         if action == "cancel_order" or not (
             action != "batch_orders" or submits(message)
         ):
@@ -98,6 +105,22 @@ class OrderJudge(Judge):
             self.early += 1
             self._fail("early", host, f"{action} before the venue has told its orders")
 
+    def _canceled(self, host: Host, client_id: str | None) -> None:
+        """Count how often an order is canceled: no storms."""
+        name = client_id or ""
+        self._cancels[name] = self._cancels.get(name, 0) + 1
+        if self._cancels[name] == MOST_CANCELS:
+            self._fail("storm", host, f"{client_id} is canceled again and again")
+
+    def _probed(self, host: Host, client_id: str | None) -> None:
+        """See the flow cancel an order by itself: none that the venue told of."""
+        peer = None if host.link is None else host.link.served
+        killed = any(desk.flow.guards.killed for desk in self._desks)
+        if killed or not isinstance(peer, OrderPeer):
+            return
+        if client_id in peer.replayed:
+            self._fail("needless", host, f"cancels {client_id}, which it was told of")
+
     def delivered(self, host: Host, payload: bytes) -> None:
         """See a message come."""
         self._got[host.link] = self._got.get(host.link, 0) + 1
@@ -109,9 +132,9 @@ class OrderJudge(Judge):
 
     def _answer(self, host: Host, record: Any, answer: Any) -> None:
         """Take an answer: a second one only where there was none in time (F-64)."""
-        is_late = answer.id in record.answered and answer.id in self._again
+        is_late = answer.id in record.answered and answer.id in self._of_embedder
         if is_late and answer.message is not None:
-            self._again.discard(answer.id)
+            self._of_embedder.discard(answer.id)
             return
         super()._answer(host, record, answer)
 

@@ -162,6 +162,8 @@ class OrderPeer(Peer):
         self.sent = 0
         self.told_at: int | None = None
         """How many messages came before the end of the first replay of orders."""
+        self.replayed: set[str] = set()
+        """The client order ids that were in it."""
 
     def send(self, payload: bytes) -> None:
         """Send a message."""
@@ -173,6 +175,7 @@ class OrderPeer(Peer):
         super()._open(channel)
         if channel.startswith("user_orders/") and self.told_at is None:
             self.told_at = self.sent
+            self.replayed = set(self.venue.past.by_client_id())
 
     def _take(self, kind: int, payload: bytes) -> list[Effect]:
         strike = self.venue.strike

@@ -29,6 +29,7 @@ CUTS = {
     "d": "answer sent, not received",
 }
 NAMES = {
+    "F-58": "our loop is stuck",
     "F-64": "answer after 11 s, or never",
     "F-65": "answers and fills twice",
     "F-67": "cancel meets a fill",
@@ -40,6 +41,7 @@ NAMES = {
     "F-73": "venue restarts",
     "F-74": "client killed, another adopts",
     "F-75": "channels told again and again",
+    "kill": "kill switch around a cut",
 }
 HEAD = (
     "| what | when | lives | orders | of them in doubt | duplicates "

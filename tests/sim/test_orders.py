@@ -43,6 +43,7 @@ def test_wherever_it_is_cut_an_operation_happens_once_or_not_at_all(
 
 
 OF_OTHERS = [
+    pytest.param("F-58", marks=pytest.mark.req("F-58", "A-19")),
     pytest.param("F-64", marks=pytest.mark.req("F-64", "A-19")),
     pytest.param("F-65", marks=pytest.mark.req("F-65", "I-11")),
     pytest.param("F-67", marks=pytest.mark.req("F-67", "I-11")),
@@ -54,6 +55,7 @@ OF_OTHERS = [
     pytest.param("F-73", marks=pytest.mark.req("F-73", "A-49")),
     pytest.param("F-74", marks=pytest.mark.req("F-74", "I-08")),
     pytest.param("F-75", marks=pytest.mark.req("F-75", "I-09")),
+    pytest.param("kill", marks=pytest.mark.req("SEC-26", "I-14")),
 ]
 
 
