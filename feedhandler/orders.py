@@ -320,7 +320,7 @@ class Orders:
             self._note(order)
 
     def postpone(self, now_ns: int) -> None:
-        """Note that what the venue tells may not have been read: wait anew."""
+        """Note that not all that the venue tells may be read: wait SETTLE_NS anew."""
         if self._settle_ns is not None:
             self._settle_ns = now_ns + SETTLE_NS
 

@@ -180,8 +180,7 @@ class Internal(Life):
     def happen(self) -> None:
         operation = self.random.choice(ANY)
         done = self.random.random() < 0.5
-        while self.target() is None:
-            self.stock()
+        self.have_target()
         self.venue.faults.spoil_answer(action_of(operation), "error", processed=done)
         self.ask(self.operation(operation))
         self.judge.disturb()

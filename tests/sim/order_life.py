@@ -221,8 +221,7 @@ class Life:
         # The kernel waits longer and longer before it tries again.
         again_ns = self.heal_ns + random.randrange(20 * SECOND)
         self._beside(operation)
-        while self.target() is None:
-            self.stock()
+        self.have_target()
         target = self.operation(operation)
         if point == "a":
             self._end_here(target, how, again_ns)
@@ -231,6 +230,13 @@ class Life:
             self.strike(target, strike)
         self._block(how)
         self.after_cut()
+
+    def have_target(self) -> None:
+        """Have an order that can be changed."""
+        while self.target() is None:
+            self.venue.rest(True)
+            self.stock()
+            self.venue.rest(False)
 
     def strike(self, target: Callable[[], Sent], strike: Strike) -> None:
         """Do an operation that the venue is to break off."""

@@ -4,7 +4,6 @@
 """
 
 import argparse
-import os
 import statistics
 import sys
 from collections.abc import Iterable
@@ -51,9 +50,9 @@ HEAD = (
 )
 
 
-def live_all(whats: Iterable[str], seeds: range, workers: int | None) -> list[Report]:
-    """Live every life with every seed, here or by some processes."""
-    wanted = [(what, seed) for what in whats for seed in seeds]
+def live_all(kinds: Iterable[str], seeds: range, workers: int | None) -> list[Report]:
+    """Live every life with every seed: by so many processes, 0 for this one alone."""
+    wanted = [(what, seed) for what in kinds for seed in seeds]
     if workers == 0:
         return [live(what, seed) for what, seed in wanted]
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
@@ -109,7 +108,7 @@ def main() -> int:
     asked = parser.parse_args()
     if asked.life:
         return print_life(asked.life, asked.seed)
-    reports = live_all(LIVES, range(asked.seeds), os.cpu_count())
+    reports = live_all(LIVES, range(asked.seeds), None)
     text = table(reports)
     print(text)
     failed = [report for report in reports if report.failures]
@@ -119,7 +118,10 @@ def main() -> int:
         before, rest = PAGE.read_text().split(BEGIN)
         after = rest.split(END)[1]
         cells = sum(report.what in CELLS for report in reports)
-        note = f"{cells} lives of the sixteen cuts, {len(reports) - cells} others."
+        note = (
+            f"{cells:,} lives of the sixteen cuts and {len(reports) - cells:,} others, "
+            f"seeds 0 to {asked.seeds - 1}; {len(failed)} failed."
+        )
         PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n{note}\n\n{END}{after}")
     return bool(failed)
 

@@ -7,7 +7,7 @@ import pytest
 from tests.sim.order_broken import BROKEN, made
 from tests.sim.order_faults import LIVES, OTHERS, live, live_with
 from tests.sim.order_life import CELLS, Report
-from tests.sim.orders import WITHIN_S, live_all, table
+from tests.sim.orders import WITHIN_S, live_all, print_life, table
 
 SEEDS = range(4)
 MORE_SEEDS = range(100, 200)
@@ -94,6 +94,18 @@ def test_a_seed_is_one_life_of_a_desk(what: str) -> None:
 
     assert live(what, 5).log_hash == first.log_hash
     assert live(what, 6).log_hash != first.log_hash
+
+
+@pytest.mark.req("I-24")
+def test_a_life_of_a_desk_can_be_lived_again_and_read(
+    capsys: pytest.CaptureFixture[str], reports: list[Report]
+) -> None:
+    assert print_life("submit c", 1) == 0
+
+    told = capsys.readouterr().out
+    assert "strikes c" in told
+    assert '"action":"submit_order"' in told
+    assert table(reports).count("\n") == len(LIVES) + 2
 
 
 @pytest.mark.stress
