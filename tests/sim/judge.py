@@ -366,13 +366,23 @@ class Judge:
             self._answer(host, record, answer)
 
     def _answer(self, host: Host, record: Record, answer: Any) -> None:
-        """Take the answer to a request: one only, and unknown only with a reason."""
+        """Take the answer to a request: unknown only with a reason, and one only.
+
+        One that comes late, on the same connection, is a second one.
+        """
         asked_ns = record.asked_ns.pop(answer.id, None)
+        timed_out_ns = record.timed_out_ns.pop(answer.id, None)
+        if timed_out_ns is not None and record.ended_ns < timed_out_ns:
+            if answer.message is None:
+                self._fail("F-64", host, f"{answer.id} is unknown twice")
+            return
         if asked_ns is None:
             self._fail("F-32", host, f"{answer.id} is answered, and was not asked")
             return
         record.answered.add(answer.id)
         waited_ns = self._world.now_ns - asked_ns
+        if answer.message is None and waited_ns >= ANSWER_NS:
+            record.timed_out_ns[answer.id] = self._world.now_ns
         has_reason = waited_ns >= ANSWER_NS or record.ended_ns >= asked_ns
         if answer.message is None and not has_reason:
             self._fail("MF-11", host, f"{answer.id} is unknown after {waited_ns} ns")

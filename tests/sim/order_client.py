@@ -20,6 +20,7 @@ from feedhandler.protocol.messages import (
 )
 from feedhandler.reconnect import Reconnect
 from feedhandler.secret import Secret
+from feedhandler.tracker import Action
 from feedhandler.trading import CHANNELS, OrderFlow, Sent
 from tests.sim.client_side import CLOSE_TIMEOUT_NS, Client, Host, Socket
 from tests.sim.network import END, FOREVER_NS, Network, Pipe
@@ -29,6 +30,7 @@ from tests.sim.world import World
 
 __all__ = ["Make", "OrderHost", "OrderSocket", "Process"]
 
+DELIVER = int(Action.DELIVER)
 KINDS = ("user_orders", "user_trades", "account_updates")
 NOTICES = "system_notifications"
 
@@ -51,6 +53,14 @@ class OrderSocket(Socket):
         self._start_closing()
         self.let_go()
         self.lose()
+
+    def act(self, actions: int) -> None:
+        """Do what the session asks for, and hand on what a frame has brought."""
+        super().act(actions)
+        host = self.host
+        assert isinstance(host, OrderHost)
+        if host.process.by_frame and (actions & DELIVER or host.session.events):
+            host.take()
 
     def watch_close(self, now_ns: int) -> None:
         """Let go of the connection if its close takes too long."""
@@ -113,7 +123,9 @@ class Process:
         self.world = world
         self.judge = judge
         self.dead = False
+        # Most hosts do both; to the flow it must not matter.
         self.timers_first = random.random() < 0.5
+        self.by_frame = random.random() < 0.7
         self.fills: dict[tuple[str, str], float] = {}
         key = ApiKey(API_KEY, Secret(SECRET), orders=make.limit, urgent=make.urgent)
         places = ((f"{name} trading", TRADING), (f"{name} notices", NOTIFICATIONS))

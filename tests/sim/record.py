@@ -107,6 +107,7 @@ class Record:
         # Of requests: every id, those of ask() without an answer, and those with one.
         self.ids: set[str] = set()
         self.asked_ns: dict[str, int] = {}
+        self.timed_out_ns: dict[str, int] = {}
         self.answered: set[str] = set()
         # Messages of private channels that are to be handed on.
         self.to_hand = 0
