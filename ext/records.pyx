@@ -8,6 +8,7 @@ import numpy as np
 from feedhandler.records cimport (
     Account,
     Candle,
+    Command,
     Fill,
     Notice,
     OrderEvent,
@@ -158,6 +159,23 @@ NOTICE = _layout(
     ("link", "S216", 296),
     ("message", "S512", 512),
 )
+COMMAND = _layout(
+    192,
+    ("seq", "<u8", 0),
+    ("writer_epoch", "<u8", 8),
+    ("deadline_ns", "<i8", 16),
+    ("sent_ns", "<i8", 24),
+    ("kind", "|u1", 32),
+    ("side", "|u1", 33),
+    ("type", "|u1", 34),
+    ("tif", "|u1", 35),
+    ("client_id", "S32", 40),
+    ("order_id", "S32", 72),
+    ("symbol", "S32", 104),
+    ("quantity", "<f8", 136),
+    ("price", "<f8", 144),
+    ("stop_price", "<f8", 152),
+)
 
 # The streams of a feed with an API key, and what they carry.
 PRIVATE_STREAMS = {
@@ -194,6 +212,7 @@ def struct_layout() -> dict[str, dict[str, int]]:
     cdef Fill fill
     cdef Account account
     cdef Notice notice
+    cdef Command command
     return {
         "QUOTE": {
             "seq": _offset(&quote, &quote.seq),
@@ -327,5 +346,22 @@ def struct_layout() -> dict[str, dict[str, int]]:
             "link": _offset(&notice, &notice.link),
             "message": _offset(&notice, &notice.message),
             "itemsize": sizeof(Notice),
+        },
+        "COMMAND": {
+            "seq": _offset(&command, &command.seq),
+            "writer_epoch": _offset(&command, &command.writer_epoch),
+            "deadline_ns": _offset(&command, &command.deadline_ns),
+            "sent_ns": _offset(&command, &command.sent_ns),
+            "kind": _offset(&command, &command.kind),
+            "side": _offset(&command, &command.side),
+            "type": _offset(&command, &command.type),
+            "tif": _offset(&command, &command.tif),
+            "client_id": _offset(&command, &command.client_id),
+            "order_id": _offset(&command, &command.order_id),
+            "symbol": _offset(&command, &command.symbol),
+            "quantity": _offset(&command, &command.quantity),
+            "price": _offset(&command, &command.price),
+            "stop_price": _offset(&command, &command.stop_price),
+            "itemsize": sizeof(Command),
         },
     }

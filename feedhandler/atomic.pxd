@@ -46,6 +46,11 @@ cdef extern from *:
     {
         __atomic_thread_fence(__ATOMIC_RELEASE);
     }
+    /* The only one that keeps a load from going before an earlier store. */
+    static inline void fh_fence_full(void)
+    {
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    }
     /* Payload of a seqlock: words of any type (hence may_alias), each relaxed. */
     typedef uint64_t __attribute__((may_alias)) fh_word;
 
@@ -81,6 +86,7 @@ cdef extern from *:
     void store_release32 "fh_store_release32"(uint32_t *word, uint32_t value) noexcept nogil
     void fence_acquire "fh_fence_acquire"() noexcept nogil
     void fence_release "fh_fence_release"() noexcept nogil
+    void fence_full "fh_fence_full"() noexcept nogil
     void store_words "fh_store_words"(void *shared, const void *own, size_t words) noexcept nogil
     void load_words "fh_load_words"(void *own, const void *shared, size_t words) noexcept nogil
     void cpu_pause "fh_pause"() noexcept nogil

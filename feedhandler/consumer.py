@@ -17,6 +17,7 @@ from feedhandler.errors import RingAbsent
 from feedhandler.records import PRIVATE_STREAMS, QUOTE, TRADE
 from feedhandler.ring import Reader
 from feedhandler.shm import AttachedSegment, Status
+from feedhandler.trader import CAPACITY, TIMEOUT_S, Trader
 
 __all__ = ["FeedStatus", "MarketData", "Stream", "attach"]
 
@@ -173,6 +174,21 @@ class MarketData:
     def notices(self, start: Start = "new", on_lap: OnLap = "half") -> Stream:
         """Open the stream of notifications and alerts; RingAbsent if there is none."""
         return self._open_private("notices", start, on_lap)
+
+    def trader(
+        self, *, capacity: int = CAPACITY, timeout_s: float = TIMEOUT_S
+    ) -> Trader:
+        """Open a channel of *capacity* commands to the handler: one per process.
+
+        HandlerGone if no handler takes it within *timeout_s*. The caller closes it.
+        """
+        return Trader(
+            self._source.name,
+            directory=self._source.directory,
+            capacity=capacity,
+            timeout_s=timeout_s,
+            open_orders=self.orders,
+        )
 
     def symbols(self) -> list[str]:
         """Every symbol; the index is `instrument` in records."""

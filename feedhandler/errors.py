@@ -3,10 +3,12 @@
 ::
 
     FeedError
+    ├── ChannelFull             the handler has not taken the commands before this one
     ├── ConfigError             a configuration file or option is wrong
     ├── ConnectionFailed        a connection gave up for good
     ├── GuardRefused            our own limits do not let a request pass
     ├── DeadlinePassed          a request could not be sent in time, and never will be
+    ├── HandlerGone             nobody takes commands any more, or not yet
     ├── NotConnected            a request on an endpoint that has no connection
     ├── OutcomeUnknown          a request was sent, and nobody knows what became of it
     ├── ProtocolError           the venue broke its protocol
@@ -33,12 +35,14 @@ from feedhandler.printable import printable
 
 __all__ = [
     "AuthenticationRequired",
+    "ChannelFull",
     "ConfigError",
     "ConnectionFailed",
     "DeadlinePassed",
     "DuplicateClientOrderId",
     "FeedError",
     "GuardRefused",
+    "HandlerGone",
     "InsufficientFunds",
     "InternalError",
     "InvalidAction",
@@ -65,6 +69,14 @@ __all__ = [
 
 class FeedError(Exception):
     """Whatever feedhandler raises of its own."""
+
+
+class ChannelFull(FeedError):
+    """A command found all of *capacity* slots in use: it is not in the channel."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__(f"{capacity} commands wait for the handler, no room for more")
+        self.capacity = capacity
 
 
 class ConfigError(FeedError):
@@ -110,6 +122,15 @@ class GuardRefused(FeedError):
         self.rule = rule
         self.value = value
         self.limit = limit
+
+
+class HandlerGone(FeedError):
+    """No handler takes commands of the feed *name*; *reason* says how that is known."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"no handler takes commands of {name}: {reason}")
+        self.name = name
+        self.reason = reason
 
 
 class NotConnected(FeedError):

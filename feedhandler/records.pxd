@@ -128,6 +128,14 @@ cpdef enum NoticeKind:
     ALERT = 3
 
 
+cpdef enum CommandKind:
+    SUBMIT = 1
+    MODIFY = 2
+    CANCEL = 3
+    CANCEL_ALL = 4
+    RESOLVE = 5                 # tell again what the order is by now
+
+
 cpdef enum Interval:
     M1 = 0
     M5 = 1
@@ -276,6 +284,28 @@ cdef struct Notice:             # 1024 bytes
     char title[128]             # an alert's name
     char link[216]
     char message[512]           # UTF-8, never cut within a character
+
+
+# What an engine asks of the handler. All that a kind has no use for is empty: 0 in codes
+# and texts, NaN in numbers.
+
+cdef struct Command:            # 192 bytes
+    uint64_t seq
+    uint64_t writer_epoch       # of the handler that is asked: that of its board
+    int64_t deadline_ns         # by the clock of that board's records; not sent after it
+    int64_t sent_ns
+    uint8_t kind                # CommandKind
+    uint8_t side                # OrderSide; this and the two next for SUBMIT alone
+    uint8_t type                # OrderType
+    uint8_t tif                 # TimeInForce; TIF_UNKNOWN leaves it to the venue
+    uint32_t reserved
+    char client_id[32]          # of the order; of CANCEL_ALL, a name for its answer
+    char order_id[32]           # the venue's, for an order without a client_id
+    char symbol[32]             # of SUBMIT; of CANCEL_ALL, if not all symbols
+    double quantity
+    double price
+    double stop_price
+    uint64_t pad_command[4]
 
 
 cdef struct Candle:             # 64 bytes

@@ -12,6 +12,7 @@ FILL: np.dtype[Any]
 ACCOUNT: np.dtype[Any]
 NOTICE: np.dtype[Any]
 PRIVATE_STREAMS: dict[str, np.dtype[Any]]
+COMMAND: np.dtype[Any]
 INTERVAL_NAMES: tuple[str, ...]
 NO_INSTRUMENT: int
 
@@ -118,6 +119,13 @@ class NoticeKind(IntEnum):
     SYSTEM = 1
     USER = 2
     ALERT = 3
+
+class CommandKind(IntEnum):
+    SUBMIT = 1
+    MODIFY = 2
+    CANCEL = 3
+    CANCEL_ALL = 4
+    RESOLVE = 5
 
 class Interval(IntEnum):
     M1 = 0

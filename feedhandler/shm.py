@@ -140,13 +140,14 @@ def attach(
     *,
     directory: str | os.PathLike[str] = DIRECTORY,
     owner: int | None = None,
+    largest: int = _SIZE_MAX,
 ) -> "AttachedSegment":
-    """Map the segment of that name, read-only.
+    """Map the segment of that name, read-only, if it has *largest* bytes at most.
 
     It must be a regular file that belongs to this user, or to the uid *owner*, and that
     nobody else can write: otherwise another user could truncate it under us.
     """
-    return AttachedSegment(_path(name, stream, directory), owner)
+    return AttachedSegment(_path(name, stream, directory), owner, largest)
 
 
 def list_segments(directory: str | os.PathLike[str] = DIRECTORY) -> list[Listing]:
@@ -280,9 +281,9 @@ class OwnedSegment:
 class AttachedSegment:
     """A segment that someone else writes, mapped read-only."""
 
-    def __init__(self, path: Path, owner: int | None) -> None:
+    def __init__(self, path: Path, owner: int | None, largest: int = _SIZE_MAX) -> None:
         self.path = path
-        self._fd = _open_checked(path, owner)
+        self._fd = _open_checked(path, owner, largest)
         try:
             found = os.fstat(self._fd)
             self._inode = found.st_ino
@@ -469,7 +470,7 @@ def _new_file(path: Path, size: int, mode: int, group: int) -> int:
     return fd
 
 
-def _open_checked(path: Path, owner: int | None) -> int:
+def _open_checked(path: Path, owner: int | None, largest: int) -> int:
     """Open *path* for reading, if only an owner whom we trust can write it."""
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     for _ in range(_ATTACH_TRIES):
@@ -485,7 +486,7 @@ def _open_checked(path: Path, owner: int | None) -> int:
         if found.st_nlink == 0:
             os.close(fd)  # replaced since we opened it: look again
             continue
-        problem = _distrust(found, owner)
+        problem = _distrust(found, owner, largest)
         if problem:
             os.close(fd)
             raise RingInvalid(f"{path} {problem}")
@@ -493,7 +494,7 @@ def _open_checked(path: Path, owner: int | None) -> int:
     raise RingInvalid(f"{path} was replaced {_ATTACH_TRIES} times")
 
 
-def _distrust(found: os.stat_result, owner: int | None) -> str:
+def _distrust(found: os.stat_result, owner: int | None, largest: int) -> str:
     """Say what is wrong with a file's attributes, "" if nothing is."""
     if not stat.S_ISREG(found.st_mode):
         return "is not a regular file"
@@ -504,8 +505,8 @@ def _distrust(found: os.stat_result, owner: int | None) -> str:
         return f"has mode {mode:#o}, not one that only its owner can write"
     if found.st_nlink != 1:
         return f"has {found.st_nlink} links, not 1"
-    if not 0 < found.st_size <= _SIZE_MAX:
-        return f"is {found.st_size} bytes, not 1 to {_SIZE_MAX}"
+    if not 0 < found.st_size <= largest:
+        return f"is {found.st_size} bytes, not 1 to {largest}"
     return ""
 
 

@@ -38,6 +38,7 @@ FLOORS = [
         "backoff",
         "order",
         "client_ids",
+        "command",
     },
     {
         "codec",
@@ -49,11 +50,12 @@ FLOORS = [
         "account",
         "guards",
         "private",
+        "commands",
     },
     {"tracker"},
     {"session"},
     {"listener", "venue"},
-    {"connection", "config", "credentials", "segments", "tls", "trading"},
+    {"connection", "config", "credentials", "segments", "tls", "trading", "trader"},
     {"handler", "consumer", "consumer_async"},
     {"client"},
     {
@@ -92,7 +94,7 @@ THIRD_PARTY = {
     "uvloop": {"cli"},
     "rich": {"live_table", "order_commands", "shm_table"},
     "pytest": {"testing"},
-    "typing_extensions": {"segment", "ring", "board", "counters"},
+    "typing_extensions": {"segment", "ring", "board", "counters", "command"},
 }
 DOORS = {"cli", "demo", "order_commands", "__main__"}
 
@@ -203,7 +205,7 @@ def test_no_module_but_the_shells_reads_a_clock():
     shells = {
         "clock", "shm", "ring", "listener", "connection", "handler", "consumer", "demo",
         "live_table", "shm_table", "venue.server", "venue.connection", "testing.proxy",
-        "client",
+        "client", "trader",
     }  # fmt: skip
     reading = {
         module_of(path)
@@ -227,7 +229,7 @@ def test_nothing_weakens_tls_or_compares_secrets_by_equality():
 
 TELLING = {
     *("cli", "demo", "live_table", "order_commands", "shm_table"),
-    *("handler", "connection", "shm"),
+    *("handler", "connection", "shm", "commands"),
     *("venue.server", "venue.connection", "venue.journal"),
     *("testing.proxy", "testing.connection"),
 }

@@ -10,6 +10,7 @@ from feedhandler.protocol.codes import ErrorCode
 from feedhandler.records import (
     ACCOUNT,
     CANDLE,
+    COMMAND,
     FILL,
     NOTICE,
     ORDER_EVENT,
@@ -19,6 +20,7 @@ from feedhandler.records import (
     AccountKind,
     EventCause,
     EventReason,
+    CommandKind,
     NoticeKind,
     OrderOperation,
     OrderSide,
@@ -34,9 +36,10 @@ from feedhandler.segment import StreamKind
 SIZES = {
     "QUOTE": 64, "TRADE": 64, "TICKER": 128, "CANDLE": 64,
     "ORDER_EVENT": 192, "FILL": 192, "ACCOUNT": 128, "NOTICE": 1024,
+    "COMMAND": 192,
 }  # fmt: skip
 DTYPES = {name: getattr(records, name) for name in SIZES}
-PRIVATE = [ORDER_EVENT, FILL, ACCOUNT, NOTICE]
+PRIVATE = [ORDER_EVENT, FILL, ACCOUNT, NOTICE, COMMAND]
 
 
 def filled(dtype: np.dtype, count: int, first: int = 0) -> np.ndarray:
@@ -152,6 +155,7 @@ def test_the_codes_are_part_of_the_layout():
         ]
     assert [kind.value for kind in AccountKind] == [1, 2]
     assert [kind.value for kind in NoticeKind] == [1, 2, 3]
+    assert [kind.value for kind in CommandKind] == [1, 2, 3, 4, 5]
     assert [flag.value for flag in PrivateFlags] == [1, 2, 4, 8, 16, 32]
     assert [flag.value for flag in PendingFlags] == [1, 2, 4, 8, 16, 32]
     assert records.NO_INSTRUMENT == 0xFFFF
