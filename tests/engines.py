@@ -15,7 +15,7 @@ import numpy as np
 from feedhandler import shm
 from feedhandler.board import Board
 from feedhandler.command import CommandWriter, CursorReader, Published
-from feedhandler.commands import Command, Commands
+from feedhandler.commands import Command, Commands, bell_of
 from feedhandler.records import COMMAND, CommandKind
 from feedhandler.shm import AttachedSegment, OwnedSegment
 
@@ -67,8 +67,11 @@ class Feed:
 
     def ring(self, message: bytes) -> None:
         """Send what an engine might."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bell:
-            bell.connect(str(self.directory / f".fh-{self.name}.wake"))
+        with (
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bell,
+            bell_of(self.name, self.directory) as address,
+        ):
+            bell.connect(address)
             bell.send(message)
 
     def close(self) -> None:

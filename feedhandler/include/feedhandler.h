@@ -1,6 +1,7 @@
 /*
- * Read a feed handler's shared memory from C11 or C++17. Linux, 64-bit, little-endian;
- * GCC or Clang; nothing but libc. Include it first, or define _GNU_SOURCE.
+ * Read a feed handler's shared memory from C11 or C++17, and give it commands. Linux,
+ * 64-bit, little-endian; GCC or Clang; nothing but libc. Include it first, or define
+ * _GNU_SOURCE.
  *
  *     struct fh_segment segment;
  *     struct fh_ring ring;
@@ -37,7 +38,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -61,6 +65,9 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "and little-endian ones
 #define FH_DIRECTORY "/dev/shm"
 #define FH_ONLY_ME (-1L)                    /* trust no other user's segments */
 #define FH_STALLED_NS 300000000LL           /* three heartbeats */
+#define FH_BEAT_NS 100000000LL
+#define FH_GONE_NS 1000000000LL             /* without a heartbeat: nobody takes commands */
+#define FH_NOT_GIVEN (__builtin_nan(""))    /* a price or quantity that a command lacks */
 
 enum {
     FH_PAGE = 4096,
@@ -79,6 +86,9 @@ enum {
     FH_INTERVALS = 7,
     FH_BUCKETS = 1152,
     FH_NAMES_MAX = 4096,
+    FH_ID_BYTES = 32,
+    FH_CHANNEL_SLOTS = 0x3000,  /* where those of a command channel begin */
+    FH_CHANNEL_MAX = 4096,      /* commands that it holds */
     FH_NO_INSTRUMENT = 0xFFFF   /* of private records: the directory does not have it */
 };
 
@@ -216,6 +226,14 @@ enum fh_notice_kind {
     FH_ALERT = 3
 };
 
+enum fh_command_kind {
+    FH_SUBMIT = 1,
+    FH_MODIFY = 2,
+    FH_CANCEL = 3,
+    FH_CANCEL_ALL = 4,
+    FH_RESOLVE = 5              /* tell again what the order is by now */
+};
+
 enum fh_entry_status {
     FH_ENTRY_LISTED = 1,
     FH_ENTRY_REMOVED = 2
@@ -270,7 +288,12 @@ enum fh_error {
     FH_E_START = -22,
     FH_E_SYMBOL = -23,
     FH_E_HALF_WRITTEN = -24,
-    FH_E_COUNTER = -25
+    FH_E_COUNTER = -25,
+    FH_E_BUSY = -26,
+    FH_E_FULL = -27,
+    FH_E_GONE = -28,
+    FH_E_COMMAND = -29,
+    FH_E_FORKED = -30
 };
 
 /* The layouts. `seq` belongs to the ring: n + 1 when record n is complete. Every `_ns`
@@ -460,6 +483,39 @@ struct fh_notice {              /* 1024 bytes */
     char title[128];            /* an alert's name */
     char link[216];
     char message[512];          /* UTF-8, never cut within a character */
+};
+
+struct fh_command {             /* 192 bytes; what a kind does not use is 0, or NaN */
+    uint64_t seq;
+    uint64_t writer_epoch;      /* of the handler that is asked: that of its board */
+    int64_t deadline_ns;        /* by the clock of that board's records */
+    int64_t sent_ns;
+    uint8_t kind;               /* fh_command_kind */
+    uint8_t side;               /* fh_order_side; this and the two next of FH_SUBMIT */
+    uint8_t type;               /* fh_order_type */
+    uint8_t tif;                /* fh_time_in_force; 0 leaves it to the venue */
+    uint32_t reserved;
+    char client_id[32];
+    char order_id[32];
+    char symbol[32];
+    double quantity;
+    double price;
+    double stop_price;
+    uint64_t pad_command[4];
+};
+
+struct fh_channel_page {        /* at FH_DATA_OFFSET of an engine's channel */
+    uint64_t writer_epoch;
+    uint8_t pad_epoch[120];
+    uint64_t revoked;           /* not 0: what is not taken yet must not be */
+    uint8_t pad_revoked[3960];
+};
+
+struct fh_cursor_page {         /* at FH_DATA_OFFSET of the handler's answer to it */
+    uint64_t channel_epoch;
+    uint8_t pad_epoch[120];
+    uint64_t turn;              /* a new number before each sleep; 0: it never sleeps */
+    uint8_t pad_turn[3960];
 };
 
 struct fh_level {
@@ -660,6 +716,32 @@ FH_FIELD(fh_notice, link, 296);
 FH_FIELD(fh_notice, message, 512);
 FH_SIZE(fh_notice, 1024);
 
+FH_FIELD(fh_command, seq, 0);
+FH_FIELD(fh_command, writer_epoch, 8);
+FH_FIELD(fh_command, deadline_ns, 16);
+FH_FIELD(fh_command, sent_ns, 24);
+FH_FIELD(fh_command, kind, 32);
+FH_FIELD(fh_command, side, 33);
+FH_FIELD(fh_command, type, 34);
+FH_FIELD(fh_command, tif, 35);
+FH_FIELD(fh_command, reserved, 36);
+FH_FIELD(fh_command, client_id, 40);
+FH_FIELD(fh_command, order_id, 72);
+FH_FIELD(fh_command, symbol, 104);
+FH_FIELD(fh_command, quantity, 136);
+FH_FIELD(fh_command, price, 144);
+FH_FIELD(fh_command, stop_price, 152);
+FH_FIELD(fh_command, pad_command, 160);
+FH_SIZE(fh_command, 192);
+
+FH_FIELD(fh_channel_page, writer_epoch, 0);
+FH_FIELD(fh_channel_page, revoked, 128);
+FH_SIZE(fh_channel_page, 4096);
+
+FH_FIELD(fh_cursor_page, channel_epoch, 0);
+FH_FIELD(fh_cursor_page, turn, 128);
+FH_SIZE(fh_cursor_page, 4096);
+
 FH_FIELD(fh_level, price, 0);
 FH_FIELD(fh_level, size, 8);
 FH_SIZE(fh_level, 16);
@@ -741,6 +823,18 @@ FH_SIZE(fh_histogram, 9280);
     "[\"message\",\"|S512\",512]]"
 #define FH_NOTICE_SCHEMA_HASH 0x880A7B4DABF8EA20ULL
 
+#define FH_COMMAND_SCHEMA \
+    "[[\"seq\",\"<u8\",0],[\"writer_epoch\",\"<u8\",8]," \
+    "[\"deadline_ns\",\"<i8\",16],[\"sent_ns\",\"<i8\",24]," \
+    "[\"kind\",\"|u1\",32],[\"side\",\"|u1\",33],[\"type\",\"|u1\",34]," \
+    "[\"tif\",\"|u1\",35],[\"client_id\",\"|S32\",40]," \
+    "[\"order_id\",\"|S32\",72],[\"symbol\",\"|S32\",104]," \
+    "[\"quantity\",\"<f8\",136],[\"price\",\"<f8\",144]," \
+    "[\"stop_price\",\"<f8\",152]]"
+#define FH_COMMAND_SCHEMA_HASH 0xD93157ED500154ECULL
+
+#define FH_CURSOR_SCHEMA "{\"cursor\":1,\"channel_epoch\":8192,\"turn\":8320}"
+
 /* A board's, with its levels, entry_size and the offset of the asks. */
 #define FH_BOARD_SCHEMA \
     "{\"board\":1,\"levels\":%d,\"entry_size\":%d," \
@@ -795,6 +889,11 @@ static inline const char *fh_error_text(int error)
     case FH_E_SYMBOL: return "unknown instrument";
     case FH_E_HALF_WRITTEN: return "entry stays half-written: its writer died or hangs";
     case FH_E_COUNTER: return "unknown counter";
+    case FH_E_BUSY: return "this process has a trader of that feed already";
+    case FH_E_FULL: return "commands wait for the handler, no room for more";
+    case FH_E_GONE: return "no handler takes commands";
+    case FH_E_COMMAND: return "an id or a symbol is too long, or the patience negative";
+    case FH_E_FORKED: return "the trader belongs to the parent process";
     default: return "unknown error";
     }
 }
@@ -1631,6 +1730,481 @@ static inline int fh_counters_histogram(const struct fh_counters *counters,
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
     fh_copy_words(&out->max_ns, page, sizeof(out->max_ns));
     return FH_OK;
+}
+
+/* A trader: commands from this process to the handler, without a socket of its own.
+ *
+ *     struct fh_trader trader;
+ *     char id[FH_ID_BYTES + 1];
+ *     int error = fh_trader_open(&trader, NULL, "md", 1024, 1000);
+ *     if (!error)
+ *         error = fh_trader_submit(&trader, "AAPL", FH_SIDE_BUY, FH_LIMIT, FH_GTC, 1.0,
+ *                                  150.25, FH_NOT_GIVEN, 1000000000, id);
+ *
+ * An answer is an fh_order_event with that id, in the stream "orders". After FH_E_GONE
+ * call fh_trader_expired() until it returns 0, then close, and open again. One trader per
+ * process and feed, not for two threads; W1 to W5 are those of a ring. */
+
+struct fh_trader {
+    unsigned char *base;                /* of our channel; NULL when closed */
+    struct fh_live_page *live;
+    struct fh_channel_page *page;
+    size_t size;
+    uint64_t capacity;
+    uint64_t count;                     /* commands published */
+    uint64_t known;                     /* the last cursor that was seen */
+    uint64_t epoch;                     /* of our channel */
+    uint64_t writer_epoch;              /* of the handler */
+    int64_t utc_offset_ns;
+    struct fh_segment cursor;           /* the handler's page */
+    const struct fh_cursor_page *cursor_page;
+    uint64_t woken;                     /* the turn in which the handler was woken */
+    int64_t watch_ns;                   /* when to look for its process again */
+    uint64_t expired;                   /* the next command for fh_trader_expired() */
+    int is_gone;
+    int lock;
+    int fd;
+    int bell;                           /* wakes the handler; -1 if that is not needed */
+    pid_t pid;
+    uint64_t prefix;                    /* of client order ids */
+    uint64_t ids;
+    char path[FH_PATH_BYTES];
+};
+
+/* Take the write lock of *fd*'s open file; the kernel drops it with the process. */
+static inline int fh_lock(int fd)
+{
+    struct flock lock;
+    memset(&lock, 0, sizeof(lock));
+    lock.l_type = F_WRLCK;
+    lock.l_whence = SEEK_SET;
+    if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
+        return FH_OK;
+    return errno == EAGAIN || errno == EACCES ? FH_E_BUSY : FH_E_SYSTEM;
+}
+
+/* Lock the file at *path*, made if need be; return a descriptor or an error. */
+static inline int fh_take_lock(const char *path)
+{
+    for (int attempt = 0; attempt < 100; attempt++) {
+        struct stat ours, found;
+        int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (fd < 0)
+            return FH_E_SYSTEM;
+        int error = fstat(fd, &ours) != 0 ? FH_E_SYSTEM : FH_OK;
+        if (!error && (!S_ISREG(ours.st_mode) || ours.st_uid != geteuid()))
+            error = FH_E_OWNER;
+        if (!error)
+            error = fh_lock(fd);
+        /* Who had it before us unlinks it, locked: then ours is an orphan. */
+        if (!error && lstat(path, &found) == 0 && found.st_ino == ours.st_ino)
+            return fd;
+        close(fd);
+        if (error)
+            return error;
+    }
+    return FH_E_BUSY;
+}
+
+static inline void fh_format_channel(struct fh_trader *trader, const char *name)
+{
+    struct fh_meta_page *meta = (struct fh_meta_page *)trader->base;
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    meta->abi_major = FH_ABI_MAJOR;
+    meta->abi_minor = FH_ABI_MINOR;
+    meta->byte_order = FH_BYTE_ORDER;
+    meta->stream_kind = FH_GENERIC;
+    meta->epoch = trader->epoch;
+    meta->capacity = trader->capacity;
+    meta->slot_size = sizeof(struct fh_command);
+    meta->record_size = sizeof(struct fh_command);
+    meta->slots_offset = FH_CHANNEL_SLOTS;
+    meta->file_size = trader->size;
+    meta->schema_hash = FH_COMMAND_SCHEMA_HASH;
+    meta->schema_len = sizeof(FH_COMMAND_SCHEMA) - 1;
+    meta->created_realtime_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+    meta->created_monotonic_ns = fh_now_ns();
+    meta->pid = trader->pid;
+    meta->uid = geteuid();
+    snprintf(meta->name, sizeof(meta->name), "%.45s.commands-%d", name, (int)trader->pid);
+    memcpy(meta->schema, FH_COMMAND_SCHEMA, sizeof(FH_COMMAND_SCHEMA) - 1);
+    trader->page->writer_epoch = trader->writer_epoch;
+    trader->live->state = FH_WRITER_LIVE;
+    trader->live->heartbeat_mono_ns = (uint64_t)fh_now_ns();
+    __atomic_store_n((fh_cell *)trader->base, FH_MAGIC, __ATOMIC_RELEASE);
+}
+
+/* Make the channel under a temporary name, and give it its own when it is whole. */
+static inline int fh_make_channel(struct fh_trader *trader, const char *directory,
+                                  const char *name)
+{
+    char temporary[FH_PATH_BYTES];
+    int length = snprintf(temporary, sizeof(temporary), "%s/.fh-%s.commands-%d.%d.%llx",
+                          directory, name, (int)trader->pid, (int)trader->pid,
+                          (unsigned long long)trader->epoch);
+    if (length < 0 || (size_t)length >= sizeof(temporary))
+        return FH_E_NAME;
+    trader->fd = open(temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (trader->fd < 0)
+        return FH_E_SYSTEM;
+    void *base = MAP_FAILED;
+    int error = fchmod(trader->fd, 0600) != 0 ? FH_E_SYSTEM : FH_OK;
+    if (!error && (errno = posix_fallocate(trader->fd, 0, (off_t)trader->size)) != 0)
+        error = FH_E_SYSTEM;
+    if (!error) {
+        base = mmap(NULL, trader->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE,
+                    trader->fd, 0);
+        error = base == MAP_FAILED ? FH_E_SYSTEM : FH_OK;
+    }
+    if (!error) {
+        madvise(base, trader->size, MADV_DONTFORK);
+        trader->base = (unsigned char *)base;
+        trader->live = (struct fh_live_page *)(trader->base + FH_LIVE_OFFSET);
+        trader->page = (struct fh_channel_page *)(trader->base + FH_DATA_OFFSET);
+        fh_format_channel(trader, name);
+        error = fh_lock(trader->fd);
+    }
+    if (!error && rename(temporary, trader->path) != 0)
+        error = FH_E_SYSTEM;
+    if (error) {
+        int why = errno;
+        unlink(temporary);
+        errno = why;
+    }
+    return error;
+}
+
+/* Connect to the socket that wakes the handler, if there is one of this user. */
+static inline int fh_connect_bell(const char *directory, const char *name)
+{
+    struct sockaddr_un address;
+    struct stat found;
+    char path[FH_PATH_BYTES];
+    int folder = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (folder < 0)
+        return -1;
+    memset(&address, 0, sizeof(address));
+    address.sun_family = AF_UNIX;
+    /* By the descriptor: an address has room for 107 characters. */
+    snprintf(path, sizeof(path), "/proc/self/fd/%d/.fh-%s.wake", folder, name);
+    memcpy(address.sun_path, path, strlen(path));
+    int bell = -1;
+    if (lstat(path, &found) == 0 && S_ISSOCK(found.st_mode) && found.st_uid == geteuid())
+        bell = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (bell >= 0
+        && connect(bell, (const struct sockaddr *)&address, sizeof(address)) != 0) {
+        close(bell);
+        bell = -1;
+    }
+    close(folder);
+    return bell;
+}
+
+/* Say whether the handler has a cursor for our channel; keep it mapped if so. */
+static inline int fh_is_taken(struct fh_trader *trader, const char *directory,
+                              const char *name)
+{
+    struct fh_segment *cursor = &trader->cursor;
+    char stream[32];
+    snprintf(stream, sizeof(stream), "cursor-%d", (int)trader->pid);
+    if (fh_attach(cursor, directory, name, stream, FH_ONLY_ME) != FH_OK)
+        return 0;
+    const struct fh_cursor_page *page =
+        (const struct fh_cursor_page *)(cursor->base + FH_DATA_OFFSET);
+    if (fh_schema_is(cursor, FH_CURSOR_SCHEMA)
+        && cursor->meta.slots_offset == FH_DATA_OFFSET
+        && cursor->size >= FH_DATA_OFFSET + sizeof(*page)
+        && cursor->meta.epoch == trader->writer_epoch
+        && __atomic_load_n(&page->channel_epoch, __ATOMIC_ACQUIRE) == trader->epoch) {
+        trader->cursor_page = page;
+        return 1;
+    }
+    fh_detach(cursor);      /* one that a handler before left for a process of our number */
+    return 0;
+}
+
+/* Say goodbye: what is in the channel is still carried out, if it is in time. In a forked
+   child it only lets go of what the parent has. */
+static inline void fh_trader_close(struct fh_trader *trader)
+{
+    char lock_path[FH_PATH_BYTES + 8];
+    int is_ours = trader->pid == getpid();
+    if (trader->base != NULL && is_ours) {
+        struct stat ours, found;
+        __atomic_store_n(&trader->live->state, (uint32_t)FH_WRITER_CLOSED,
+                         __ATOMIC_RELEASE);
+        if (fstat(trader->fd, &ours) == 0 && lstat(trader->path, &found) == 0
+            && ours.st_ino == found.st_ino)
+            unlink(trader->path);
+        munmap(trader->base, trader->size);
+    }
+    if (trader->fd >= 0)
+        close(trader->fd);
+    if (trader->lock >= 0) {
+        snprintf(lock_path, sizeof(lock_path), "%s.lock", trader->path);
+        if (is_ours)
+            unlink(lock_path);          /* while it is locked: nobody locks an orphan */
+        close(trader->lock);
+    }
+    if (trader->bell >= 0)
+        close(trader->bell);
+    fh_detach(&trader->cursor);
+    trader->base = NULL;
+    trader->lock = trader->fd = trader->bell = -1;
+}
+
+/* Open a channel of *capacity* commands (a power of two of 64 to 4096) to the handler of
+   the feed *name* in *directory* (NULL: /dev/shm). FH_E_GONE if none takes it within
+   *timeout_ms*. On an error there is nothing to close. */
+static inline int fh_trader_open(struct fh_trader *trader, const char *directory,
+                                 const char *name, uint64_t capacity, int timeout_ms)
+{
+    struct fh_segment *board = &trader->cursor;     /* its place is free until then */
+    char text[FH_PATH_BYTES + 8];
+    struct timespec nap = {0, 1000000};
+    memset(trader, 0, sizeof(*trader));
+    trader->lock = trader->fd = trader->bell = -1;
+    trader->pid = getpid();
+    if (directory == NULL)
+        directory = FH_DIRECTORY;
+    if (capacity < FH_CAPACITY_MIN || capacity > FH_CHANNEL_MAX
+        || (capacity & (capacity - 1)))
+        return FH_E_CAPACITY;
+    int error = fh_attach(board, directory, name, "board", FH_ONLY_ME);
+    if (error)
+        return error == FH_E_ABSENT ? FH_E_GONE : error;
+    int status = fh_segment_status(board);
+    trader->writer_epoch = board->meta.epoch;
+    trader->utc_offset_ns = fh_utc_offset_ns(board);
+    fh_detach(board);
+    if (status != FH_LIVE && status != FH_STALLED)
+        return status < 0 ? status : FH_E_GONE;
+    uint64_t random[2];
+    if (getrandom(random, sizeof(random), 0) != (ssize_t)sizeof(random))
+        return FH_E_SYSTEM;
+    trader->epoch = random[0] ? random[0] : 1;
+    trader->prefix = random[1];
+    trader->capacity = capacity;
+    trader->size = (size_t)fh_align(
+        FH_CHANNEL_SLOTS + capacity * sizeof(struct fh_command), FH_PAGE);
+    int length = snprintf(trader->path, sizeof(trader->path), "%s/fh-%s.commands-%d",
+                          directory, name, (int)trader->pid);
+    if (length < 0 || (size_t)length >= sizeof(trader->path))
+        return FH_E_NAME;
+    snprintf(text, sizeof(text), "%s.lock", trader->path);
+    trader->lock = fh_take_lock(text);
+    if (trader->lock < 0)
+        return trader->lock;
+    error = fh_make_channel(trader, directory, name);
+    length = snprintf(text, sizeof(text), "%d", (int)trader->pid);
+    int64_t now_ns = fh_now_ns(), announce_ns = now_ns;
+    int64_t end_ns = now_ns + (int64_t)timeout_ms * 1000000;
+    while (!error && !fh_is_taken(trader, directory, name)) {
+        if (now_ns >= announce_ns) {    /* it looks around by itself too, every second */
+            announce_ns = now_ns + FH_BEAT_NS;
+            if (trader->bell < 0)
+                trader->bell = fh_connect_bell(directory, name);
+            if (trader->bell >= 0)
+                send(trader->bell, text, (size_t)length, MSG_NOSIGNAL);
+        }
+        if (now_ns >= end_ns)
+            error = FH_E_GONE;
+        else
+            nanosleep(&nap, NULL);
+        now_ns = fh_now_ns();
+    }
+    if (error) {
+        int why = errno;
+        fh_trader_close(trader);
+        errno = why;
+    }
+    return error;
+}
+
+/* Publish nothing more, and take back what the handler has not taken. */
+static inline void fh_trader_revoke(struct fh_trader *trader)
+{
+    if (trader->is_gone)
+        return;
+    trader->is_gone = 1;
+    __atomic_store_n(&trader->page->revoked, 1, __ATOMIC_RELEASE);          /* T1 */
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    uint64_t cursor = fh_head(&trader->cursor);                             /* T2 */
+    int is_one = cursor >= trader->known && cursor <= trader->count;
+    trader->expired = is_one ? cursor : trader->count;
+}
+
+/* Copy the client order id of a command that the handler left behind, oldest first, to
+   *client_id*, of FH_ID_BYTES + 1 bytes; return 1, or 0 if there is none. None of these
+   was or will be carried out; what was taken before may have been. */
+static inline int fh_trader_expired(struct fh_trader *trader, char *client_id)
+{
+    if (!trader->is_gone || trader->base == NULL || trader->pid != getpid())
+        return 0;
+    while (trader->expired < trader->count) {
+        uint64_t place = trader->expired++ & (trader->capacity - 1);
+        const struct fh_command *command = (const struct fh_command *)(
+            trader->base + FH_CHANNEL_SLOTS + place * sizeof(struct fh_command));
+        memcpy(client_id, command->client_id, FH_ID_BYTES);
+        client_id[FH_ID_BYTES] = '\0';
+        if (client_id[0] != '\0')
+            return 1;
+    }
+    return 0;
+}
+
+/* Say whether the handler lives, by its heartbeat and, now and then, by its lock. */
+static inline int fh_trader_has_handler(struct fh_trader *trader, int64_t now_ns)
+{
+    const struct fh_live_page *handler = trader->cursor.live;
+    if (now_ns >= trader->watch_ns) {
+        trader->watch_ns = now_ns + FH_BEAT_NS;
+        int status = fh_segment_status(&trader->cursor);
+        if (status != FH_LIVE && status != FH_STALLED)
+            return 0;
+    }
+    if (__atomic_load_n(&handler->state, __ATOMIC_ACQUIRE) != FH_WRITER_LIVE)
+        return 0;
+    uint64_t beat = __atomic_load_n(&handler->heartbeat_mono_ns, __ATOMIC_ACQUIRE);
+    /* Unsigned: a beat of the future is as bad as one of long ago. */
+    return (uint64_t)now_ns - beat + (uint64_t)FH_GONE_NS <= 2 * (uint64_t)FH_GONE_NS;
+}
+
+/* Publish *command*, whose texts and numbers are set; the rest is set here. It is given up
+   *patience_ns* from now, a minute at most. */
+static inline int fh_trader_give(struct fh_trader *trader, struct fh_command *command,
+                                 int64_t patience_ns)
+{
+    if (trader->pid != getpid())
+        return FH_E_FORKED;
+    if (patience_ns < 0 || patience_ns > 60000000000LL)
+        return FH_E_COMMAND;
+    int64_t now_ns = fh_now_ns();
+    if (trader->base == NULL || trader->is_gone)
+        return FH_E_GONE;
+    if (!fh_trader_has_handler(trader, now_ns)) {
+        fh_trader_revoke(trader);
+        return FH_E_GONE;
+    }
+    if (trader->count - trader->known >= trader->capacity) {
+        uint64_t cursor = fh_head(&trader->cursor);                         /* C1 */
+        if (cursor < trader->known || cursor > trader->count) {
+            fh_trader_revoke(trader);
+            return FH_E_GONE;
+        }
+        trader->known = cursor;
+        if (trader->count - cursor >= trader->capacity)
+            return FH_E_FULL;
+    }
+    command->writer_epoch = trader->writer_epoch;
+    command->sent_ns = now_ns + trader->utc_offset_ns;
+    command->deadline_ns = command->sent_ns + patience_ns;
+    uint64_t number = trader->count + 1;
+    uint64_t place = trader->count & (trader->capacity - 1);
+    fh_cell *slot =
+        (fh_cell *)(trader->base + FH_CHANNEL_SLOTS + place * sizeof(*command));
+    const fh_cell *words = (const fh_cell *)command;
+    __atomic_store_n(slot, FH_BUSY | number, __ATOMIC_RELEASE);             /* W1 */
+    __atomic_thread_fence(__ATOMIC_RELEASE);                                /* W2 */
+    for (size_t i = 1; i < sizeof(*command) / sizeof(*words); i++)
+        __atomic_store_n(&slot[i], words[i], __ATOMIC_RELAXED);             /* W3 */
+    __atomic_store_n(slot, number, __ATOMIC_RELEASE);                       /* W4 */
+    __atomic_store_n(&trader->live->head, number, __ATOMIC_RELEASE);        /* W5 */
+    trader->count = number;
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);                                /* P1, P2 */
+    uint64_t turn = __atomic_load_n(&trader->cursor_page->turn, __ATOMIC_ACQUIRE);
+    if (turn != 0 && turn != trader->woken && trader->bell >= 0
+        && send(trader->bell, "", 1, MSG_NOSIGNAL) == 1)
+        trader->woken = turn;   /* once a turn; a lost one is made up for by its beat */
+    return FH_OK;
+}
+
+/* Begin a command of *kind* on *client_id* and *symbol*, of which either may be NULL. */
+static inline int fh_command_init(struct fh_command *command, int kind,
+                                  const char *client_id, const char *symbol)
+{
+    memset(command, 0, sizeof(*command));
+    command->kind = (uint8_t)kind;
+    command->quantity = command->price = command->stop_price = FH_NOT_GIVEN;
+    size_t id = client_id == NULL ? 0 : strlen(client_id);
+    size_t name = symbol == NULL ? 0 : strlen(symbol);
+    if (id > FH_ID_BYTES || name > FH_SYMBOL_BYTES)
+        return FH_E_COMMAND;
+    if (id > 0)
+        memcpy(command->client_id, client_id, id);
+    if (name > 0)
+        memcpy(command->symbol, symbol, name);
+    return FH_OK;
+}
+
+/* Write a client order id that nobody else has to *out*, of FH_ID_BYTES + 1 bytes. */
+static inline void fh_trader_next_id(struct fh_trader *trader, char *out)
+{
+    snprintf(out, FH_ID_BYTES + 1, "%016llx-%llu", (unsigned long long)trader->prefix,
+             (unsigned long long)(++trader->ids % 1000000000000000ULL));
+}
+
+/* Ask for a new order; its client order id goes to *client_id*, of FH_ID_BYTES + 1 bytes.
+   Numbers that the type does not need are FH_NOT_GIVEN, and *tif* may be 0. This and all
+   that follow return when the command is in the channel; on an error it is not, nor will
+   be. The handler refuses what makes no sense, by an event with that id. */
+static inline int fh_trader_submit(struct fh_trader *trader, const char *symbol, int side,
+                                   int type, int tif, double quantity, double price,
+                                   double stop_price, int64_t patience_ns, char *client_id)
+{
+    struct fh_command command;
+    fh_trader_next_id(trader, client_id);
+    int error = fh_command_init(&command, FH_SUBMIT, client_id, symbol);
+    command.side = (uint8_t)side;
+    command.type = (uint8_t)type;
+    command.tif = (uint8_t)tif;
+    command.quantity = quantity;
+    command.price = price;
+    command.stop_price = stop_price;
+    return error ? error : fh_trader_give(trader, &command, patience_ns);
+}
+
+/* Ask for another total quantity, price or stop price of an order. */
+static inline int fh_trader_modify(struct fh_trader *trader, const char *client_id,
+                                   double quantity, double price, double stop_price,
+                                   int64_t patience_ns)
+{
+    struct fh_command command;
+    int error = fh_command_init(&command, FH_MODIFY, client_id, NULL);
+    command.quantity = quantity;
+    command.price = price;
+    command.stop_price = stop_price;
+    return error ? error : fh_trader_give(trader, &command, patience_ns);
+}
+
+/* Ask for an order to be taken out. */
+static inline int fh_trader_cancel(struct fh_trader *trader, const char *client_id,
+                                   int64_t patience_ns)
+{
+    struct fh_command command;
+    int error = fh_command_init(&command, FH_CANCEL, client_id, NULL);
+    return error ? error : fh_trader_give(trader, &command, patience_ns);
+}
+
+/* Ask for all orders to be taken out, of *symbol* or, if that is NULL, of all; the name by
+   which it is answered if it expires goes to *id*, of FH_ID_BYTES + 1 bytes. */
+static inline int fh_trader_cancel_all(struct fh_trader *trader, const char *symbol,
+                                       int64_t patience_ns, char *id)
+{
+    struct fh_command command;
+    fh_trader_next_id(trader, id);
+    int error = fh_command_init(&command, FH_CANCEL_ALL, id, symbol);
+    return error ? error : fh_trader_give(trader, &command, patience_ns);
+}
+
+/* Ask to be told again what an order is by now, say after FH_E_GONE. */
+static inline int fh_trader_resolve(struct fh_trader *trader, const char *client_id,
+                                    int64_t patience_ns)
+{
+    struct fh_command command;
+    int error = fh_command_init(&command, FH_RESOLVE, client_id, NULL);
+    return error ? error : fh_trader_give(trader, &command, patience_ns);
 }
 
 #ifdef __cplusplus

@@ -32,16 +32,18 @@ from feedhandler.shm import Status
 HERE = Path(__file__).parent
 README = HERE.parents[1] / "README.md"
 CAPACITY = 1024
-WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror"]
-COMPILERS = {
-    "c11": ["gcc", "-std=c11"],
-    "c++17": ["g++", "-std=c++17", "-x", "c++"],
-}
-
 
 RECORDS = {
     name: getattr(records, name)
-    for name in ("QUOTE", "TRADE", "ORDER_EVENT", "FILL", "ACCOUNT", "NOTICE")
+    for name in (
+        "QUOTE",
+        "TRADE",
+        "ORDER_EVENT",
+        "FILL",
+        "ACCOUNT",
+        "NOTICE",
+        "COMMAND",
+    )
 }
 # What the header puts before the names of an enum that has no prefix of its own.
 ENUMS = {
@@ -58,35 +60,10 @@ ENUMS = {
     records.EventReason: "FH_",
     records.AccountKind: "FH_",
     records.NoticeKind: "FH_",
+    records.CommandKind: "FH_",
     segment.StreamKind: "FH_",
     segment.WriterState: "FH_WRITER_",
 }
-
-
-@pytest.fixture(scope="session", params=COMPILERS)
-def compiler(request) -> list[str]:
-    command = COMPILERS[request.param]
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"no {command[0]} here to compile the header with")
-    return command
-
-
-@pytest.fixture(scope="session")
-def build(compiler, tmp_path_factory):
-    """Return a function that compiles a source once and returns the program."""
-    folder = tmp_path_factory.mktemp("embed")
-
-    def compiled(source: Path) -> Path:
-        program = folder / source.stem
-        if not program.exists():
-            include = f"-I{feedhandler.get_include()}"
-            command = [*compiler, "-O2", *WARNINGS, include, source, "-o", program]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stderr
-            assert done.stderr == ""
-        return program
-
-    return compiled
 
 
 @pytest.fixture
