@@ -100,17 +100,17 @@ def test_at_full_speed_every_command_of_c_comes_once(engine, tmp_path, wakes):
     assert left == BARE
 
 
-def kill_one(engine: Path, feed: Feed, wanted: int) -> tuple[list[Command], bool]:
-    """Kill an engine; return what it gave, and whether it left a half command."""
+def kill_one(engine: Path, feed: Feed, us: int) -> tuple[list[Command], bool]:
+    """Let an engine be killed; return what it gave, and if it left a half command."""
     taken: list[Command] = []
-    child = start(engine, feed.directory, "flood", 1 << 40)
-    take_until(feed, taken, lambda: len(taken) >= wanted)
-    child.send_signal(signal.SIGKILL)
+    child = start(engine, feed.directory, "burst", us)
+    # Without a beat, which would see the death, and remove what we want to see.
+    while child.poll() is None:
+        taken += feed.poll()
     child.communicate()
+    assert child.returncode == -signal.SIGALRM
     raw = (feed.directory / f"fh-md.commands-{child.pid}").read_bytes()
-    words = [
-        struct.unpack_from("<Q", raw, 0x3000 + slot * 192)[0] for slot in range(64)
-    ]
+    words = struct.unpack("<" + "Q184x" * 4096, raw[0x3000:])
     take_until(feed, taken, lambda: feed.commands.channels == 0)
     return taken + feed.poll(), any(word >> 63 for word in words)
 
@@ -120,7 +120,7 @@ def kill_engines(engine: Path, directory: Path, kills: int) -> tuple[int, int]:
     feed = Feed(directory)
     given = half = 0
     for kill in range(kills):
-        taken, is_half = kill_one(engine, feed, 1 + 101 * kill % 2000)
+        taken, is_half = kill_one(engine, feed, 50 + 97 * kill % 700)
 
         assert all(is_whole(each, number) for number, each in enumerate(taken))
         problems = [each.problem for each in taken]
@@ -136,17 +136,19 @@ def kill_engines(engine: Path, directory: Path, kills: int) -> tuple[int, int]:
 
 @pytest.mark.req("F-76")
 def test_a_killed_engine_of_c_leaves_no_half_command(engine, tmp_path):
-    given, _ = kill_engines(engine, tmp_path, 20)
+    given, half = kill_engines(engine, tmp_path, 60)
 
-    assert given > 10_000
+    assert given > 3000
+    assert half > 0
 
 
 @pytest.mark.stress
-def test_a_hundred_killed_engines_of_c_leave_no_half_command(engine, tmp_path):
-    given, half = kill_engines(engine, tmp_path, 100)
-    print(f"\n{given} commands of 100 engines, {half} of which died within one")
+def test_hundreds_of_killed_engines_of_c_leave_no_half_command(engine, tmp_path):
+    given, half = kill_engines(engine, tmp_path, 300)
+    print(f"\n{given} commands of 300 engines, {half} of which died within one")
 
-    assert given > 50_000
+    assert given > 15_000
+    assert half > 0
 
 
 def test_c_learns_what_its_handler_left_behind(engine, tmp_path):

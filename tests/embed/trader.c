@@ -3,6 +3,7 @@
  *
  *     ./trader DIRECTORY NAME say         one of each kind; prints their ids
  *     ./trader DIRECTORY NAME flood N     N orders as fast as the channel takes them
+ *     ./trader DIRECTORY NAME burst N     orders without a pause, killed in N us by a timer
  *     ./trader DIRECTORY NAME left N      N cancels, then waits for the handler's end
  *     ./trader DIRECTORY NAME fork        is there a second trader, or one in a child?
  *
@@ -12,6 +13,7 @@
 
 #include <sched.h>
 #include <stdlib.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 
 static const int64_t SECOND = 1000000000;
@@ -72,6 +74,28 @@ static int flood(struct fh_trader *trader, unsigned long wanted)
     return 0;
 }
 
+/* As little as can be between two publishes: death is to find us within one. */
+static void burst(struct fh_trader *trader, unsigned long us)
+{
+    struct itimerval timer;
+    struct fh_command command;
+    char symbol[FH_SYMBOL_BYTES + 1];
+    memset(&timer, 0, sizeof(timer));
+    timer.it_value.tv_usec = (suseconds_t)us;
+    setitimer(ITIMER_REAL, &timer, NULL);
+    for (unsigned long number = 0;; number++) {
+        snprintf(symbol, sizeof(symbol), "S%lu", number);
+        fh_command_init(&command, FH_SUBMIT, symbol + 1, symbol);
+        command.side = FH_SIDE_BUY;
+        command.type = FH_STOP_LIMIT;
+        command.quantity = (double)number + 1;
+        command.price = (double)number + 2;
+        command.stop_price = (double)number + 3;
+        while (fh_trader_give(trader, &command, 30 * SECOND) != FH_OK)
+            continue;
+    }
+}
+
 static int left(struct fh_trader *trader, unsigned long wanted)
 {
     char id[FH_ID_BYTES + 1];
@@ -125,16 +149,19 @@ int main(int argc, char **argv)
     static struct fh_trader trader;
     unsigned long count = argc > 4 ? strtoul(argv[4], NULL, 10) : 0;
     if (argc < 4) {
-        fputs("usage: trader DIRECTORY NAME say|flood|left|fork [COUNT]\n", stderr);
+        fputs("usage: trader DIRECTORY NAME say|flood|burst|left|fork [COUNT]\n", stderr);
         return 2;
     }
-    int error = fh_trader_open(&trader, argv[1], argv[2], 64, 2000);
+    int is_burst = strcmp(argv[3], "burst") == 0;
+    int error = fh_trader_open(&trader, argv[1], argv[2], is_burst ? 4096 : 64, 2000);
     if (error)
         return fail("open", error);
     if (strcmp(argv[3], "say") == 0)
         error = say(&trader);
     else if (strcmp(argv[3], "flood") == 0)
         error = flood(&trader, count);
+    else if (is_burst)
+        burst(&trader, count);
     else if (strcmp(argv[3], "left") == 0)
         error = left(&trader, count);
     else
