@@ -61,8 +61,9 @@ cdef enum Fault:
 
 cdef int64_t GONE_NS = 1_000_000_000        # without a beat
 cdef int64_t STUCK_NS = 1_000_000_000
-# A clock that is not ours must not make commands that never end.
-cdef int64_t DEADLINE_MAX_NS = 60_000_000_000
+# A clock that is not ours must not make commands that never end. Engines have 60 s; the
+# time of a turn is from before the commands that came in it.
+cdef int64_t DEADLINE_MAX_NS = 61_000_000_000
 
 _NO_ORIGIN = Origin(epoch=1)
 SIDES = (None, "buy", "sell")
@@ -437,7 +438,7 @@ cdef object judged(
         # Both are positive: no difference of them is too large.
         late_ns = now_ns - (record.deadline_ns - reader.offset_ns)
         if late_ns < -DEADLINE_MAX_NS:
-            problem = f"deadline is {-late_ns / 1e9:.3f} s away, not 60 or less"
+            problem = f"deadline is {-late_ns / 1e9:.3f} s away, not 61 or less"
     if problem:
         return Command(
             reader.name,

@@ -387,7 +387,7 @@ class Commands:
 
     def _remove(self, stream: str) -> None:
         """Remove what a dead writer left; nothing of a live one."""
-        with contextlib.suppress(RingError):
+        with contextlib.suppress(RingError, OSError):
             shm.remove(self._name, stream, directory=self._directory)
 
     def _path(self, stream: str) -> Path:

@@ -171,7 +171,8 @@ class Trader:
         They were never taken, and never will be. What was taken may have been carried
         out or not: resolve() tells.
         """
-        if self._channel is not None and not self._closed:
+        self._check_process()
+        if self._channel is not None:
             self._watch(self._channel, time.monotonic_ns())
         expired, self._expired = self._expired, []
         return expired
@@ -227,8 +228,7 @@ class Trader:
     ) -> None:
         if self._closed:
             raise ValueError("trader is closed")
-        if self._pid != os.getpid():
-            raise ValueError(f"trader belongs to process {self._pid}, open another one")
+        self._check_process()
         if not 0 <= deadline_s <= 60:
             raise ValueError(f"deadline_s is {deadline_s}, not 0 to 60")
         channel = self._channel = self._channel or self._connect()
@@ -255,7 +255,7 @@ class Trader:
             raise ValueError(problem)
         self._watch(channel, now_ns)
         if self._channel is None:
-            raise HandlerGone(self._name, "its process ended")
+            raise HandlerGone(self._name, f"it is {channel.status.value}")
         published = channel.writer.publish_record(record, now_ns)
         if published == Published.SENT_ASLEEP:
             channel.ring()
@@ -268,11 +268,16 @@ class Trader:
                 self._name, "its cursor is none" if broken else "it does not beat"
             )
 
+    def _check_process(self) -> None:
+        if self._pid != os.getpid():
+            raise ValueError(f"trader belongs to process {self._pid}, open another one")
+
     def _watch(self, channel: "_Channel", now_ns: int) -> None:
         """Notice now and then that the handler's process is gone."""
         if now_ns >= channel.watch_ns:
             channel.watch_ns = now_ns + _WATCH_NS
-            if not channel.has_handler():
+            channel.look()
+            if channel.status not in (Status.LIVE, Status.STALLED):
                 self._lose(channel)
 
     def _lose(self, channel: "_Channel") -> None:
@@ -331,6 +336,7 @@ class _Channel:
         self.writer_epoch = handler.epoch
         self.offset_ns = handler.created_realtime_ns - handler.created_monotonic_ns
         self.watch_ns = 0
+        self.status = Status.LIVE
         self._name = name
         self._directory = directory
         self._cursor_stream = stream.replace("commands", "cursor")
@@ -394,12 +400,10 @@ class _Channel:
         cursor.close()
         return False
 
-    def has_handler(self) -> bool:
-        """Ask the kernel whether the handler still lives."""
-        return self._cursor is not None and self._cursor.status() in (
-            Status.LIVE,
-            Status.STALLED,
-        )
+    def look(self) -> None:
+        """Ask the kernel and the handler's page about its process."""
+        if self._cursor is not None:
+            self.status = self._cursor.status()
 
     def ring(self) -> None:
         """Wake the handler. Where that fails, its next beat sees the command."""

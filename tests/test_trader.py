@@ -104,6 +104,20 @@ def test_a_deadline_is_counted_from_the_call(loop, trader):
     assert taken.deadline_ns - taken.sent_ns == SECOND_NS // 4
 
 
+def test_the_longest_patience_is_not_too_long_for_a_turn_that_began_before(tmp_path):
+    feed = Feed(tmp_path)
+    with Loop(feed) as loop:
+        trader = Trader("md", directory=tmp_path)
+        loop.stop()
+        now_ns = time.monotonic_ns()
+        trader.cancel("a", deadline_s=60)
+        (taken,) = feed.commands.poll(now_ns)
+        trader.close()
+    feed.close()
+
+    assert taken.problem == ""
+
+
 def test_a_command_of_no_time_is_expired(loop, trader):
     trader.cancel("a", deadline_s=0)
 
