@@ -64,6 +64,8 @@ LONGEST_REFRESH_NS = 600 * SECOND_NS
 CANCEL_AGAIN_NS = 5 * SECOND_NS
 # Our loop did not turn for so long: what was told meanwhile is still to be read.
 SLEPT_NS = SECOND_NS
+# A venue that answers no ping is not listened to for ever before orders go out.
+LONGEST_TELLING_NS = 60 * SECOND_NS
 BATCH = 50
 
 BatchOperation = BatchSubmit | BatchCancel | BatchModify
@@ -332,7 +334,7 @@ class OrderFlow:
         if isinstance(message, OrderUpdate):
             order_id = message.data.order_id
             known = self.orders.by_order_id(order_id)
-            if self._is_replay:
+            if self._is_replay and now_ns < (self._begun_ns or 0) + LONGEST_TELLING_NS:
                 self.orders.postpone(now_ns)
             self.orders.updated(message.data)
             order = self.orders.by_order_id(order_id)

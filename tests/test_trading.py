@@ -545,6 +545,19 @@ def test_what_is_told_slowly_is_waited_for_until_a_pong_shows_that_it_is_all():
     assert names(desk.wire("cancel_order")) == ["c-3"]
 
 
+@pytest.mark.req("F-58")
+def test_a_venue_that_goes_on_telling_and_answers_no_ping_is_waited_for_a_minute():
+    desk = Desk(ready=False)
+    desk.feed.pongs = False
+    for number in range(33):
+        desk.tick(2)
+        desk.update("busy", "accepted", updated_at=TIME_MS + number)
+        if number == 28:
+            assert desk.refused() == "NotConnected"
+
+    assert desk.refused() is None
+
+
 def test_nothing_is_ready_while_the_venue_does_not_answer_the_ping():
     desk = Desk(ready=False)
     desk.feed.pongs = False
