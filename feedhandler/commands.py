@@ -28,11 +28,20 @@ from feedhandler.errors import RingAbsent, RingBusy, RingError
 from feedhandler.segment import Origin, WriterState
 from feedhandler.shm import AttachedSegment, OwnedSegment, Status
 
-__all__ = ["CHANNELS", "Command", "Commands", "bell_of"]
+__all__ = ["CHANNELS", "COUNTERS", "Command", "Commands", "bell_of"]
 
 log = logging.getLogger(__name__)
 
 CHANNELS = 16
+COUNTERS = (
+    "commands",
+    "commands_refused",
+    "commands_expired",
+    "commands_stuck",
+    "command_channels",
+    "command_channels_broken",
+    "command_channels_untrusted",
+)
 TAKEN = 32
 """Commands that one poll() takes of one channel: then it is the next one's turn."""
 
@@ -153,15 +162,16 @@ class Commands:
 
     def counters(self) -> dict[str, int]:
         """Return all counts by their names, with the number of channels."""
-        return {
-            "commands": self.commands,
-            "commands_refused": self.refused,
-            "commands_expired": self.expired,
-            "commands_stuck": self.stuck,
-            "command_channels": self.channels,
-            "command_channels_broken": self.broken,
-            "command_channels_untrusted": self.untrusted,
-        }
+        counts = (
+            self.commands,
+            self.refused,
+            self.expired,
+            self.stuck,
+            self.channels,
+            self.broken,
+            self.untrusted,
+        )
+        return dict(zip(COUNTERS, counts, strict=True))
 
     def poll(self, now_ns: int) -> list[Command]:
         """Take commands, of each channel at most TAKEN; each time another one is first.

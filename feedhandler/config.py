@@ -97,6 +97,8 @@ class Trading(_Section, frozen=True):
     """How many orders may be unknown before no more go out; -1: any number."""
     cancel_on_exit: bool = False
     """Whether the end of the feed cancels all orders first."""
+    commands: bool = False
+    """Whether other processes of this user may trade through the feed."""
 
     def guards(self) -> Guards:
         """Return these limits as what is asked before an order goes out."""

@@ -11,8 +11,10 @@ from feedhandler.audit import AuditLog
 from feedhandler.authentication import ApiKey, shared_key
 from feedhandler.backoff import Backoff
 from feedhandler.codec import MsgspecCodec
+from feedhandler.commands import Commands
 from feedhandler.config import FeedConfig, Instrument
 from feedhandler.connection import Connection
+from feedhandler.engines import Engines
 from feedhandler.errors import ConfigError, ConnectionFailed, UnknownSymbol
 from feedhandler.guards import Top
 from feedhandler.private import Moment, PrivatePublisher
@@ -134,6 +136,7 @@ class FeedHandler:
         self._private: dict[str, Connection] = {}
         self._records: PrivatePublisher | None = None
         self._flow: OrderFlow | None = None
+        self._engines: Engines | None = None
         self._waiting: dict[str, asyncio.Future[Any]] = {}
         self._tasks: dict[Connection, asyncio.Task[None]] = {}
         self._instruments: dict[str, Instrument] = {}
@@ -167,6 +170,7 @@ class FeedHandler:
                 self._add(instrument)
             self._add_private()
             self._segments.publish()
+            self._open_commands()
         except BaseException:
             self._leave()
             raise
@@ -178,6 +182,7 @@ class FeedHandler:
         """Close all connections with 1000, flag all quotes STALE, end the segments."""
         if self._segments is None:
             return
+        self._close_commands()
         if self.config.trading.cancel_on_exit:
             await self._cancel_all()
         if self._beat is not None:
@@ -207,6 +212,7 @@ class FeedHandler:
 
     def _leave(self) -> None:
         """Give back what others may want: the segments, the key's connections."""
+        self._close_commands()
         if self._audit is not None:
             self._audit.close()
             self._look_at_audit(self._audit)
@@ -602,6 +608,37 @@ class FeedHandler:
             except OSError as error:
                 raise ConfigError(f"audit_log {path}: {error.strerror}") from None
 
+    def _open_commands(self) -> None:
+        """Let other processes trade through us, where that is wanted."""
+        config, segments = self.config, self._require()
+        if not config.trading.commands:
+            return
+        if not config.shm.name:
+            raise ConfigError("trading.commands wants a name of the shared memory")
+        commands = Commands(
+            config.shm.name,
+            config.shm.directory,
+            segments.epoch,
+            segments.utc_offset_ns,
+        )
+        engines = Engines(commands, self.flow)
+        commands.open()
+        self._engines = engines
+        loop = asyncio.get_running_loop()
+        loop.add_reader(commands.fileno(), self._on_commands)
+
+    def _close_commands(self) -> None:
+        """Tell the engines that nothing more is taken."""
+        engines, self._engines = self._engines, None
+        if engines is not None:
+            asyncio.get_running_loop().remove_reader(engines.commands.fileno())
+            engines.commands.close()
+
+    def _on_commands(self) -> None:
+        """Do what engines ask for, at once."""
+        if self._engines is not None and self._engines.poll(time.monotonic_ns()):
+            self.flush()
+
     def _run(self, connection: Connection) -> None:
         self._tasks[connection] = asyncio.get_running_loop().create_task(
             connection.run()
@@ -620,6 +657,9 @@ class FeedHandler:
         if self._flow is not None:
             self._flow.tick(now_ns)
             self.flush()
+        if self._engines is not None:
+            self._engines.beat(now_ns)
+            self._on_commands()
         if self._audit is not None:
             self._look_at_audit(self._audit)
         self._gauge()
@@ -643,6 +683,9 @@ class FeedHandler:
         counters.assign("round_trip_us", int(max(trips, default=0) * 1000))
         counters.assign("open_connections", sum(h.state in CONNECTED for h in health))
         counters.assign("failed_connections", sum(h.failed is not None for h in health))
+        if self._engines is not None:
+            for name, value in self._engines.commands.counters().items():
+                counters.assign(name, value)
 
     def _take(self) -> None:
         """Hand on what the sessions have to tell."""

@@ -3,7 +3,7 @@
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from feedhandler import audit, shm
+from feedhandler import audit, commands, shm
 from feedhandler.board import Board
 from feedhandler.counters import Counters, CountersReader
 from feedhandler.errors import RingError
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Segments"]
 
-_COUNTERS = COUNTERS + audit.COUNTERS
+_COUNTERS = COUNTERS + audit.COUNTERS + commands.COUNTERS
 
 
 class Segments:
@@ -123,6 +123,11 @@ class Segments:
     def _made_by(self) -> Origin:
         """What the last segment says of its writer."""
         return self._owned[-1].origin if self._owned else self._origin
+
+    @property
+    def epoch(self) -> int:
+        """The writer's epoch, that of all segments."""
+        return self._origin.epoch
 
     @property
     def utc_offset_ns(self) -> int:

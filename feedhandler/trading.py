@@ -242,9 +242,15 @@ class OrderFlow:
         ]
         return self._note(request_id, asked, now_ns)
 
-    def cancel_all(self, now_ns: int) -> None:
-        """Have every open order canceled, as fast as the venue's limit lets it."""
-        self._canceling.update(dict.fromkeys(self.orders.open, now_ns))
+    def cancel_all(self, now_ns: int, symbol: str = "") -> None:
+        """Have all open orders canceled, or those of *symbol*.
+
+        As fast as the venue's limit lets it; the next ticks go on.
+        """
+        orders = self.orders.open
+        self._canceling.update(
+            (order, now_ns) for order in orders if symbol in ("", order.symbol)
+        )
         self._cancel_some(now_ns)
 
     def kill(self, now_ns: int) -> None:

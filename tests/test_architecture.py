@@ -54,8 +54,8 @@ FLOORS = [
     },
     {"tracker"},
     {"session"},
-    {"listener", "venue"},
-    {"connection", "config", "credentials", "segments", "tls", "trading", "trader"},
+    {"listener", "trading", "venue"},
+    {"connection", "config", "credentials", "segments", "tls", "trader", "engines"},
     {"handler", "consumer", "consumer_async"},
     {"client"},
     {
