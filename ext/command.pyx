@@ -252,12 +252,12 @@ cdef class CommandWriter(SegmentWriter):
         """Note that the handler was woken: once a turn is enough."""
         self.woken = self.seen
 
-    def revoke(self) -> list:
+    def revoke(self, str channel="", int64_t utc_offset_ns=0) -> list:
         """Publish nothing more, and take back what the handler has not taken.
 
-        Return the client ids of that, oldest first: none of it will be carried out, ever.
-        What is not among them was taken, and may have been. Empty if the handler's cursor
-        is no cursor: then nothing is known.
+        Return those commands, oldest first: none will be carried out, ever. What is not
+        among them was taken, and may have been. Empty if the handler's cursor is no cursor:
+        then nothing is known.
         """
         cdef uint64_t cursor, number
         if self.slots == NULL:
@@ -271,8 +271,10 @@ cdef class CommandWriter(SegmentWriter):
         if not self.known <= cursor <= self.count:
             return []
         self.known = cursor
-        ids = [client_id_at(self, number) for number in range(cursor, self.count)]
-        return [client_id for client_id in ids if client_id]
+        return [
+            left_behind(channel, record_at(self, number), utc_offset_ns)
+            for number in range(cursor, self.count)
+        ]
 
 
 cdef bint is_there(const LivePage *handler, int64_t now_ns) noexcept nogil:
@@ -284,11 +286,15 @@ cdef bint is_there(const LivePage *handler, int64_t now_ns) noexcept nogil:
     return age_ns + <uint64_t> GONE_NS <= 2 * <uint64_t> GONE_NS
 
 
-cdef str client_id_at(CommandWriter writer, uint64_t number):
+cdef object left_behind(str channel, const Record *record, int64_t offset_ns):
+    if fault_of(record) != NO_FAULT:
+        return Command(channel, None, "", is_expired=True, problem="it made no sense")
+    return told(channel, record, offset_ns, "no handler took it")
+
+
+cdef const Record *record_at(CommandWriter writer, uint64_t number) noexcept:
     cdef const char *slots = writer.slots
-    cdef uint64_t place = number & (writer.capacity - 1)
-    cdef const Record *record = <const Record *> (slots + place * sizeof(Record))
-    return text_of(record.client_id)
+    return <const Record *> (slots + (number & (writer.capacity - 1)) * sizeof(Record))
 
 
 cdef class CommandReader(SegmentReader):
@@ -454,8 +460,13 @@ cdef object judged(
         problem = f"it is for handler {record.writer_epoch:#x}, not {reader.epoch:#x}"
     elif late_ns >= 0:
         problem = f"it is {late_ns / 1e9:.3f} s past its deadline"
+    return told(reader.name, record, reader.offset_ns, problem)
+
+
+cdef object told(str channel, const Record *record, int64_t offset_ns, str problem):
+    """Return all that a command says that makes sense; expired, if there is a *problem*."""
     return Command(
-        reader.name,
+        channel,
         _KINDS[record.kind],
         text_of(record.client_id),
         text_of(record.order_id) or None,
@@ -466,8 +477,8 @@ cdef object judged(
         number_of(record.quantity),
         number_of(record.price),
         number_of(record.stop_price),
-        record.deadline_ns - reader.offset_ns,
-        record.sent_ns - reader.offset_ns,
+        record.deadline_ns - offset_ns,
+        record.sent_ns - offset_ns,
         problem != "",
         problem,
     )

@@ -19,6 +19,7 @@ from feedhandler.command import (
     SIDES,
     TIMES_IN_FORCE,
     TYPES,
+    Command,
     CommandWriter,
     CursorReader,
     Published,
@@ -75,7 +76,7 @@ class Trader:
         self._pid = os.getpid()
         self._stream = f"commands-{self._pid}"
         self._ids = ClientIds()
-        self._expired: list[str] = []
+        self._expired: list[Command] = []
         self._closed = False
         self._channel: _Channel | None = None
         self._channel = self._connect()
@@ -165,11 +166,11 @@ class Trader:
 
     # ── what came of it ───────────────────────────────────────────────────────────────
 
-    def expired(self) -> list[str]:
-        """Return, once, the client ids of commands that a handler left behind.
+    def expired(self) -> list[Command]:
+        """Return, once, the commands that a handler left behind.
 
-        They were never taken, and never will be. What was taken may have been carried
-        out or not: resolve() tells.
+        They were never taken, and never will be: an order whose cancel is among them
+        may well live. What was taken may have been carried out or not: resolve() tells.
         """
         self._check_process()
         if self._channel is not None:
@@ -282,7 +283,7 @@ class Trader:
 
     def _lose(self, channel: "_Channel") -> None:
         """Take back what the handler did not take, and let go of it."""
-        self._expired += channel.writer.revoke()
+        self._expired += channel.writer.revoke(self._stream, channel.offset_ns)
         self._channel = None
         channel.close()
 

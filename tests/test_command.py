@@ -232,7 +232,7 @@ def test_a_channel_is_a_queue_with_an_end(steps):
             both.reader.inspect(NOW_NS)
         else:
             revoked = both.writer.revoke()
-            assert revoked == list(waiting)
+            assert [each.client_id for each in revoked] == list(waiting)
     assert not both.reader.broken
     assert both.reader.taken + len(waiting) == both.writer.published == number
 
@@ -324,7 +324,8 @@ def test_what_was_not_taken_can_be_taken_back(taken):
     returned = both.writer.revoke()
     after = both.take()
 
-    assert returned == [str(number) for number in range(taken, 5)]
+    assert [each.client_id for each in returned] == [str(n) for n in range(taken, 5)]
+    assert {each.problem for each in returned} <= {"no handler took it"}
     assert [each.problem for each in before] == [""] * taken
     assert [each.problem for each in after] == ["its engine took it back"] * (5 - taken)
     assert all(each.is_expired for each in after)
@@ -332,12 +333,27 @@ def test_what_was_not_taken_can_be_taken_back(taken):
     assert both.writer.revoke() == []
 
 
-def test_what_has_no_client_id_is_taken_back_unnamed():
+def test_what_is_taken_back_says_all_it_said():
+    """An order whose cancel is taken back may well live."""
     both = Both()
+    both.publish(record())
     both.publish(plain(CommandKind.CANCEL, client_id=b"", order_id=b"V-1"))
-    both.publish(numbered(1))
+    first, second = both.writer.revoke("commands-1", OFFSET_NS)
+    taken = both.take()
 
-    assert both.writer.revoke() == ["1"]
+    problem = {"problem": "its engine took it back"}
+    assert [first._replace(**problem), second._replace(**problem)] == taken
+    assert (second.kind, second.order_id) == (CommandKind.CANCEL, "V-1")
+    assert first.deadline_ns == NOW_NS + SECOND_NS
+    assert first.is_expired
+
+
+def test_nonsense_can_be_taken_back_too():
+    both = Both()
+    both.publish(record(kind=255, side=255))
+    (returned,) = both.writer.revoke()
+
+    assert (returned.kind, returned.problem) == (None, "it made no sense")
 
 
 @pytest.mark.parametrize("cursor", [4, CAPACITY + 6, 1 << 63, 2**64 - 1])

@@ -11,6 +11,7 @@ import pytest
 
 import feedhandler
 from feedhandler import errors, shm
+from feedhandler.command import Command
 from feedhandler.errors import (
     ChannelFull,
     FeedError,
@@ -267,7 +268,7 @@ def test_what_the_handler_left_behind_is_told_once(tmp_path):
     taken = [each.client_id for each in loop.taken]
     with pytest.raises(HandlerGone):
         trader.cancel("refused")
-    expired = trader.expired()
+    expired = [each.client_id for each in trader.expired()]
     with running(tmp_path) as loop:
         trader.cancel("again")
         again = [each.client_id for each in loop.wait_for(1)]
@@ -290,7 +291,7 @@ def test_a_handler_that_stands_still_is_gone_and_takes_nothing_later(tmp_path):
         channel.cursor.heartbeat(time.monotonic_ns() - SECOND_NS - 1)
         with pytest.raises(HandlerGone, match="it does not beat"):
             trader.cancel("refused")
-        expired = trader.expired()
+        expired = [each.client_id for each in trader.expired()]
         is_connected = trader.is_connected
         # The old channel's, as it comes back to itself.
         late = feed.poll()
@@ -312,11 +313,13 @@ def test_expired_looks_for_the_handler_itself(tmp_path):
         loop.stop()
         trader.cancel("left", deadline_s=30)
         before = trader.expired()
-    after: list[str] = []
+    after: list[Command] = []
     until(lambda: after.extend(trader.expired()) or after)
     trader.close()
 
-    assert (before, after) == ([], ["left"])
+    assert (before, [each.client_id for each in after]) == ([], ["left"])
+    assert after[0].kind is CommandKind.CANCEL
+    assert after[0].channel == f"commands-{os.getpid()}"
     assert not trader.is_connected
 
 

@@ -2035,23 +2035,18 @@ static inline void fh_trader_revoke(struct fh_trader *trader)
     trader->expired = is_one ? cursor : trader->count;
 }
 
-/* Copy the client order id of a command that the handler left behind, oldest first, to
-   *client_id*, of FH_ID_BYTES + 1 bytes; return 1, or 0 if there is none. None of these
-   was or will be carried out; what was taken before may have been. */
-static inline int fh_trader_expired(struct fh_trader *trader, char *client_id)
+/* Copy a command that the handler left behind, oldest first, to *out*; return 1, or 0 if
+   there is none. None of these was or will be carried out (an order whose cancel is among
+   them may well live); what was taken before may have been. */
+static inline int fh_trader_expired(struct fh_trader *trader, struct fh_command *out)
 {
     if (!trader->is_gone || trader->base == NULL || trader->pid != getpid())
         return 0;
-    while (trader->expired < trader->count) {
-        uint64_t place = trader->expired++ & (trader->capacity - 1);
-        const struct fh_command *command = (const struct fh_command *)(
-            trader->base + FH_CHANNEL_SLOTS + place * sizeof(struct fh_command));
-        memcpy(client_id, command->client_id, FH_ID_BYTES);
-        client_id[FH_ID_BYTES] = '\0';
-        if (client_id[0] != '\0')
-            return 1;
-    }
-    return 0;
+    if (trader->expired >= trader->count)
+        return 0;
+    uint64_t place = trader->expired++ & (trader->capacity - 1);
+    memcpy(out, trader->base + FH_CHANNEL_SLOTS + place * sizeof(*out), sizeof(*out));
+    return 1;
 }
 
 /* Say whether the handler lives, by its heartbeat and, now and then, by its lock. */

@@ -115,10 +115,11 @@ static int left(struct fh_trader *trader, unsigned long wanted)
     }
     if (error != FH_E_GONE)
         return fail("left", error);
-    while (fh_trader_expired(trader, id))
-        printf("%s ", id);
+    struct fh_command command;
+    while (fh_trader_expired(trader, &command))
+        printf("%.*s ", FH_ID_BYTES, command.client_id);
     printf("%d %d\n", fh_trader_cancel(trader, "later", SECOND),
-           fh_trader_expired(trader, id));
+           fh_trader_expired(trader, &command));
     return 0;
 }
 

@@ -198,7 +198,7 @@ def test_an_engine_learns_that_its_handler_was_killed(tmp_path, restarts):
         return bool(gone)
 
     until(fails)
-    expired = trader.expired()
+    expired = [each.client_id for each in trader.expired()]
     if restarts:
         trader.cancel("again")
         assert handler.stdout.readline() == "again\n"
