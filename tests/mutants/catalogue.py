@@ -1020,4 +1020,109 @@ PYTHON = [
     ),
 ]
 
-MUTANTS = [*SYNC, *BOOK, *CODEC, *TRACKER, *SESSION, *RING, *PYTHON]
+# ── commands ──────────────────────────────────────────────────────────────────────────
+
+COMMANDS = [
+    *of(
+        "ext/command.pyx",
+        (
+            "a full channel takes one more",
+            "if self.count - cursor >= self.capacity:",
+            "if self.count - cursor > self.capacity:",
+            "test_command.py::test_full_is_exact_and_loses_nothing",
+        ),
+        (
+            "an engine believes any cursor",
+            "return BROKEN",
+            "pass",
+            "test_command.py::test_a_cursor_that_cannot_be_is_not_believed",
+        ),
+        (
+            "a handler that stands still gets commands",
+            "return age_ns + <uint64_t> GONE_NS <= 2 * <uint64_t> GONE_NS",
+            "return True",
+            "test_command.py::test_a_handler_that_does_not_beat_gets_no_command",
+        ),
+        (
+            "what was taken back is carried out",
+            "    if is_revoked:",
+            "    if is_revoked and is_dead:",
+            "test_command.py::test_what_was_not_taken_can_be_taken_back",
+        ),
+        (
+            "a command for another handler is carried out",
+            "elif record.writer_epoch != reader.epoch:",
+            "elif record.writer_epoch == 0:",
+            "test_command.py::test_a_late_command_is_expired_and_says_all_it_said",
+        ),
+        (
+            "a command past its deadline is carried out",
+            "elif late_ns >= 0:",
+            "elif late_ns > GONE_NS * 1000:",
+            "test_command.py::test_a_late_command_is_expired_and_says_all_it_said",
+        ),
+        (
+            "a half-written command is taken",
+            "        if seq != reader.position + 1:",
+            "        if (seq & ~BUSY) != reader.position + 1:",
+            "test_command.py::test_a_half_written_command_is_never_taken",
+        ),
+        (
+            "a sleeping handler is not woken",
+            "return SENT if self.seen in (0, self.woken) else SENT_ASLEEP",
+            "return SENT",
+            "test_command.py::test_a_sleeper_is_to_be_woken_once_a_turn",
+        ),
+        (
+            "a count that goes back is believed",
+            "if head < self.head or not",
+            "if not",
+            "test_command.py::test_a_count_that_goes_back_ends_the_channel",
+        ),
+    ),
+    *of(
+        "feedhandler/commands.py",
+        (
+            "a dead engine's commands are carried out",
+            "channel.rest(now_ns, is_dead=is_dead)",
+            "channel.rest(now_ns, is_dead=False)",
+            "test_commands.py::test_nothing_of_a_dead_engine_is_carried_out",
+        ),
+        (
+            "a handler sleeps with commands before it",
+            "channel.reader.has_next() for channel in channels",
+            "channel.reader.broken for channel in channels",
+            "test_commands.py::test_a_handler_that_left_something_wakes_itself",
+        ),
+        (
+            "the first engine is always the first",
+            "channels[self._turn :] + channels[: self._turn]",
+            "channels",
+            "test_commands.py::test_another_engine_is_first_each_time",
+        ),
+        (
+            "a channel for another handler is served",
+            "if reader.writer_epoch != self._epoch:",
+            "if reader.writer_epoch == 0:",
+            "test_commands.py::test_a_channel_for_another_handler_is_left_to_its_engine",
+        ),
+        (
+            "anybody may wake the handler",
+            "os.fchmod(bound.fileno(), 0o600)",
+            "os.fchmod(bound.fileno(), 0o666)",
+            "test_commands.py::test_what_a_channel_is_made_of_is_for_its_owner_alone",
+        ),
+    ),
+    *of(
+        "feedhandler/trader.py",
+        (
+            "what a handler left behind is forgotten",
+            "self._expired += channel.writer.revoke(",
+            "channel.writer.revoke(",
+            "test_trader.py::"
+            "test_a_handler_that_stands_still_is_gone_and_takes_nothing_later",
+        ),
+    ),
+]
+
+MUTANTS = [*SYNC, *BOOK, *CODEC, *TRACKER, *SESSION, *RING, *PYTHON, *COMMANDS]
