@@ -1,9 +1,9 @@
 """An engine that trades as fast as it is let, and says what it gave and what it heard.
 
 ``python -m tests.engine NAME``: lines on stdout, *giving ID* before and *gave ID* after
-a command, then how it ended: *unsent*, *expired*, *absent* or *told ID*. After a handler
-was gone, *settled* when all from before have ended. SIGTERM has it give no more, wait
-for what is open, and say *end N*.
+a command, then how it ended: *unsent*, *expired*, *absent* or *told ID*. After a
+handler was gone, *settled* when all from before have ended. SIGTERM has it give no
+more, wait for what is open, and say *end N*.
 """
 
 import signal
@@ -15,7 +15,12 @@ from feedhandler import attach
 from feedhandler.client_ids import ClientIds
 from feedhandler.consumer import MarketData, Stream
 from feedhandler.errors import ChannelFull, FeedError, HandlerGone
-from feedhandler.records import EventCause, EventReason, OrderOperation
+from feedhandler.records import (
+    CommandKind,
+    EventCause,
+    EventReason,
+    OrderOperation,
+)
 from feedhandler.trader import Trader
 
 PACE_S = 0.002
@@ -50,15 +55,13 @@ class Engine:
         try:
             if not self.stopping:
                 self.give()
-            for name in self.trader.expired():
-                self.end(name, "expired")
+            self.leave()
             self.hear()
             self.ask()
         except HandlerGone:
             self.was_gone = True
             self.old = set(self.open)
-            for name in self.trader.expired():
-                self.end(name, "expired")
+            self.leave()
             time.sleep(0.05)
         if self.was_gone and self.trader.is_connected and not self.old:
             self.was_gone = False
@@ -80,6 +83,12 @@ class Engine:
         else:
             say("gave", name)
             self.open.add(name)
+
+    def leave(self) -> None:
+        """Note what a handler left behind: orders, and questions about others."""
+        for command in self.trader.expired():
+            if command.kind is CommandKind.SUBMIT:
+                self.end(command.client_id, "expired")
 
     def hear(self) -> None:
         self.answers.look_around()
