@@ -2,8 +2,9 @@
 
 ``python -m benchmarks.bench_orders [--orders N]``: TradingClient against a peer that
 answers every order at once with the same acknowledgement, beside a bare picows client
-to whom the same peer sends the same bytes back; then against the reference venue. The
-two take turns, a hundred at a time, on one processor; the peer has the other.
+to whom the same peer sends the same bytes back; then against the reference venue, and
+for another process, which gives commands. The first two take turns, a hundred at a
+time, on one processor; the peer has the other.
 """
 
 import argparse
@@ -24,9 +25,11 @@ from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
 from benchmarks.bench_faults import load, machine
 from benchmarks.harness import ROOT
 from benchmarks.served import KEY, SECRET
-from feedhandler import TradingClient
-from feedhandler.config import Limits
+from feedhandler import FeedHandler, TradingClient
+from feedhandler.command import Command
+from feedhandler.config import Limits, build
 from feedhandler.protocol.messages import OrderData, SubmitOrder
+from feedhandler.secret import Secret
 
 FIRST, LAST = min(os.sched_getaffinity(0)), max(os.sched_getaffinity(0))
 NO_LIMIT = 1 << 40
@@ -151,6 +154,67 @@ async def at_a_venue(url: str, orders: int) -> Result:
         return result([await submit(client) for _ in range(orders)])
 
 
+# ── by a command channel ──────────────────────────────────────────────────────────────
+
+GIVE = """
+import sys, time
+import feedhandler
+count, name = int(sys.argv[1]), sys.argv[2]
+with feedhandler.attach(name) as market, market.trader(timeout_s=10) as trader:
+    for number in range(count):
+        trader.submit("AAPL", "buy", "limit", 100, price=100.0, deadline_s=10)
+        time.sleep(0.001)
+    time.sleep(1)
+"""
+
+
+async def by_commands(url: str, orders: int) -> Result:
+    """Have another process give commands; the times from its clock to ours."""
+    name = f"orders-{os.getpid()}"
+    values = {
+        "url": url,
+        "shm": {"name": name},
+        "credentials": {"api_key": KEY},
+        "limits": {"orders_per_minute": NO_LIMIT},
+        "trading": {"commands": True},
+    }
+    sent: list[int] = []
+    times: list[tuple[int, int]] = []
+    feed = FeedHandler(build(values), secret=Secret(SECRET))
+    async with feed:
+        desk = feed._account()
+        assert desk._engines is not None
+        assert desk._connection is not None
+        engines, connection = desk._engines, desk._connection
+        do, flush = engines._do, desk.flush
+
+        def note(command: Command, now_ns: int) -> None:
+            sent.append(command.sent_ns)
+            do(command, now_ns)
+
+        def write() -> None:
+            if not sent:
+                flush()
+                return
+            # As flush(), but for what is not done before the bytes are written.
+            connection.flush()
+            written_ns = time.monotonic_ns()
+            times.extend((written_ns - sent_ns, 0) for sent_ns in sent)
+            sent.clear()
+            flush()
+
+        engines._do = note  # type: ignore[method-assign]
+        desk.flush = write  # type: ignore[method-assign]
+        while not feed.flow.is_ready:
+            await asyncio.sleep(0.01)
+        arguments = (sys.executable, "-c", GIVE, str(orders), name)
+        giving = await asyncio.create_subprocess_exec(*arguments, cwd=ROOT)
+        os.sched_setaffinity(giving.pid, {LAST})
+        assert await giving.wait() == 0
+        feed.flow.orders.disconnected()
+    return result(times)
+
+
 def percentiles(times: np.ndarray) -> str:
     return " | ".join(
         f"{value / 1000:.1f}" for value in np.percentile(times, [50, 99, 99.9])
@@ -162,6 +226,7 @@ def rows(orders: int) -> tuple[str, float]:
     load_before = load()
     with peer("benchmarks.canned", str(LAST)) as url:
         ours, theirs, method = uvloop.run(beside_echo(url, orders))
+        commands = uvloop.run(by_commands(url, min(orders, 2_000)))
     with peer("benchmarks.served", "orders", str(LAST)) as url:
         venue = uvloop.run(at_a_venue(url, orders))
     ratio = float(np.median(method.answer) / np.median(theirs.answer))
@@ -175,6 +240,7 @@ def rows(orders: int) -> tuple[str, float]:
             ("the same by `await client.submit_order()`", method.answer),
             ("bare picows, the same bytes sent back", theirs.answer),
             ("from the call to the answer, reference venue", venue.answer),
+            ("from a command in another process to the socket", commands.call),
         )
     ]
     head = f"| {orders} of each, us | p50 | p99 | p99.9 |\n|---|---|---|---|\n"

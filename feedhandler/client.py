@@ -270,10 +270,9 @@ class TradingClient:
         return self.feed.flow.orders.open
 
     def _flow(self) -> OrderFlow:
-        flow = self.feed.flow
-        if not flow.is_ready and not self.feed.is_running:
+        if not self.feed.is_running:
             raise NotConnected("trading", "closed")
-        return flow
+        return self.feed.flow
 
     async def _order(self, sent: Sent, action: str) -> OrderResponseData:
         answer = await self._answer(sent, action)

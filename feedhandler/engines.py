@@ -151,10 +151,7 @@ class Engines:
         code: str | None,
         is_replay: bool = False,
     ) -> None:
-        # What happened before is told before.
-        self._flow.announce()
-        for hearer in self._flow.hearers:
-            hearer.on_order(order, cause, operation, code, 0, is_replay)
+        self._flow.tell(order, cause, operation, code, is_replay)
 
 
 def _order_of(command: Command) -> OrderData:

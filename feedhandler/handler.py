@@ -11,31 +11,23 @@ from feedhandler.audit import AuditLog
 from feedhandler.authentication import ApiKey, shared_key
 from feedhandler.backoff import Backoff
 from feedhandler.codec import MsgspecCodec
-from feedhandler.commands import Commands
 from feedhandler.config import FeedConfig, Instrument
 from feedhandler.connection import Connection
-from feedhandler.engines import Engines
+from feedhandler.desk import Desk
 from feedhandler.errors import ConfigError, ConnectionFailed, UnknownSymbol
 from feedhandler.guards import Top
-from feedhandler.private import Moment, PrivatePublisher
 from feedhandler.protocol.channels import (
     MARKET_DATA,
-    TRADING,
     parse_channel,
     served_at,
 )
-from feedhandler.protocol.messages import (
-    CustomAlert,
-    SystemNotification,
-    UserNotification,
-)
+from feedhandler.protocol.messages import SystemNotification
 from feedhandler.reconnect import Reconnect
 from feedhandler.records import NO_INSTRUMENT
 from feedhandler.secret import Secret
 from feedhandler.segments import Segments
 from feedhandler.session import (
     CONNECTED,
-    Answer,
     Disconnected,
     Session,
     State,
@@ -45,19 +37,16 @@ from feedhandler.sink import Sink, Tee
 from feedhandler.throttle import Throttle
 from feedhandler.tls import client_context
 from feedhandler.tracker import Event, TrackedBook
-from feedhandler.trading import CHANNELS, OrderFlow, Sent
+from feedhandler.trading import OrderFlow, Sent
 
 __all__ = ["FeedHandler"]
 
 log = logging.getLogger("feedhandler")
 
-NOTICES = (SystemNotification, UserNotification, CustomAlert)
 BEAT_S = 0.1
 LIVE_POLL_S = 0.002
 # For the venue to answer our close frames; the whole end takes less than 2 s.
 STOP_S = 1.0
-# For the venue to cancel what is open, where that is wanted at the end.
-CANCEL_S = 2.0
 WINDOW_NS = 61_000_000_000
 # Connection logs its attempts and its end by itself, with the URL.
 LOG_LEVELS = {
@@ -134,10 +123,7 @@ class FeedHandler:
         self._key: ApiKey | None = None
         self._market_data: list[Connection] = []
         self._private: dict[str, Connection] = {}
-        self._records: PrivatePublisher | None = None
-        self._flow: OrderFlow | None = None
-        self._engines: Engines | None = None
-        self._waiting: dict[str, asyncio.Future[Any]] = {}
+        self._desk: Desk | None = None
         self._tasks: dict[Connection, asyncio.Task[None]] = {}
         self._instruments: dict[str, Instrument] = {}
         self._numbers: dict[str, int] = {}
@@ -158,19 +144,19 @@ class FeedHandler:
         self._segments = Segments(
             **shm.options(), private=bool(self.config.credentials.api_key and shm.name)
         )
-        if self._segments.private:
-            self._records = PrivatePublisher(
-                *self._segments.private,
-                instrument_of=lambda symbol: self._numbers.get(symbol, NO_INSTRUMENT),
-                moment=lambda: self._moment(self._private[TRADING], CHANNELS[0]),
-            )
+        self._desk = Desk(
+            self.config,
+            self._segments,
+            top=self._top,
+            instrument_of=lambda symbol: self._numbers.get(symbol, NO_INSTRUMENT),
+        )
         try:
             self._open_audit()
             for instrument in self.config.instruments:
                 self._add(instrument)
             self._add_private()
             self._segments.publish()
-            self._open_commands()
+            self._desk.open()
         except BaseException:
             self._leave()
             raise
@@ -182,9 +168,8 @@ class FeedHandler:
         """Close all connections with 1000, flag all quotes STALE, end the segments."""
         if self._segments is None:
             return
-        self._close_commands()
-        if self.config.trading.cancel_on_exit:
-            await self._cancel_all()
+        if self._desk is not None:
+            await self._desk.finish()
         if self._beat is not None:
             self._beat.cancel()
             self._beat = None
@@ -197,22 +182,10 @@ class FeedHandler:
         self._take()
         self._leave()
 
-    async def _cancel_all(self) -> None:
-        """Cancel what is open, and wait until it is over, but not for long."""
-        flow, until_ns = self._flow, time.monotonic_ns() + int(CANCEL_S * 1e9)
-        if flow is None:
-            return
-        flow.guards.killed = True
-        flow.cancel_all(time.monotonic_ns())
-        self.flush()
-        while flow.orders.open and time.monotonic_ns() < until_ns:
-            await asyncio.sleep(LIVE_POLL_S)
-        if flow.orders.open:
-            log.error("orders are open at the end: %s", flow.orders.open)
-
     def _leave(self) -> None:
         """Give back what others may want: the segments, the key's connections."""
-        self._close_commands()
+        if self._desk is not None:
+            self._desk.close()
         if self._audit is not None:
             self._audit.close()
             self._look_at_audit(self._audit)
@@ -342,12 +315,7 @@ class FeedHandler:
         What is asked of it goes out when answer() is called for it, or with the next
         beat.
         """
-        if self._flow is None:
-            raise ConfigError(
-                "orders want [credentials] and user_orders, user_trades and "
-                "account_updates among account.channels"
-            )
-        return self._flow
+        return self._account().trading()
 
     def answer(self, sent: Sent) -> "asyncio.Future[Any]":
         """Send what was asked of the flow now; return a future of its answer.
@@ -355,10 +323,7 @@ class FeedHandler:
         It is done with the venue's message, or with None when none came in 10 s or the
         connection ended before.
         """
-        future = asyncio.get_running_loop().create_future()
-        self._waiting[sent.request_id] = future
-        self.flush()
-        return future
+        return self._account().answer(sent)
 
     def counters(self) -> dict[str, int]:
         """Return the feed's counters by name."""
@@ -431,6 +396,11 @@ class FeedHandler:
                 return route.confirmed
         return None
 
+    def _account(self) -> Desk:
+        if self._desk is None:
+            raise RuntimeError("the feed is not running")
+        return self._desk
+
     def _require(self) -> "Segments":
         if self._segments is None:
             raise RuntimeError("the feed is not running")
@@ -499,23 +469,8 @@ class FeedHandler:
             connection = self._connection(endpoint, endpoint.removeprefix("/ws/"), key)
             self._private[endpoint] = connection
         connection.session.add(channel, 0)
-        routes = connection.session.routes
-        if self._flow is None and all(name in routes for name in CHANNELS):
-            self._flow = OrderFlow(
-                connection.session,
-                self.config.trading.guards(),
-                top=self._top,
-                backlog=connection.backlog,
-                hearers=() if self._records is None else (self._records,),
-            )
+        self._account().serve(connection)
         return connection
-
-    def _moment(self, connection: Connection, channel: str) -> Moment:
-        """Return when a connection last read, and on how many a channel was held."""
-        session = connection.session
-        route = session.routes.get(channel)
-        recv_ns = session.now_ns + self._require().utc_offset_ns
-        return Moment(recv_ns, 0 if route is None else route.epoch)
 
     def _shared_key(self) -> ApiKey:
         if self._key is None:
@@ -608,37 +563,6 @@ class FeedHandler:
             except OSError as error:
                 raise ConfigError(f"audit_log {path}: {error.strerror}") from None
 
-    def _open_commands(self) -> None:
-        """Let other processes trade through us, where that is wanted."""
-        config, segments = self.config, self._require()
-        if not config.trading.commands:
-            return
-        if not config.shm.name:
-            raise ConfigError("trading.commands wants a name of the shared memory")
-        commands = Commands(
-            config.shm.name,
-            config.shm.directory,
-            segments.epoch,
-            segments.utc_offset_ns,
-        )
-        engines = Engines(commands, self.flow)
-        commands.open()
-        self._engines = engines
-        loop = asyncio.get_running_loop()
-        loop.add_reader(commands.fileno(), self._on_commands)
-
-    def _close_commands(self) -> None:
-        """Tell the engines that nothing more is taken."""
-        engines, self._engines = self._engines, None
-        if engines is not None:
-            asyncio.get_running_loop().remove_reader(engines.commands.fileno())
-            engines.commands.close()
-
-    def _on_commands(self) -> None:
-        """Do what engines ask for, at once."""
-        if self._engines is not None and self._engines.poll(time.monotonic_ns()):
-            self.flush()
-
     def _run(self, connection: Connection) -> None:
         self._tasks[connection] = asyncio.get_running_loop().create_task(
             connection.run()
@@ -654,12 +578,7 @@ class FeedHandler:
         for connection in self._connections:
             connection.tick()
         self._take()
-        if self._flow is not None:
-            self._flow.tick(now_ns)
-            self.flush()
-        if self._engines is not None:
-            self._engines.beat(now_ns)
-            self._on_commands()
+        self._account().beat(now_ns)
         if self._audit is not None:
             self._look_at_audit(self._audit)
         self._gauge()
@@ -683,9 +602,8 @@ class FeedHandler:
         counters.assign("round_trip_us", int(max(trips, default=0) * 1000))
         counters.assign("open_connections", sum(h.state in CONNECTED for h in health))
         counters.assign("failed_connections", sum(h.failed is not None for h in health))
-        if self._engines is not None:
-            for name, value in self._engines.commands.counters().items():
-                counters.assign(name, value)
+        for name, value in self._account().counters().items():
+            counters.assign(name, value)
 
     def _take(self) -> None:
         """Hand on what the sessions have to tell."""
@@ -698,36 +616,18 @@ class FeedHandler:
                     self._deliver(message, connection)
             if connection.session.answers:
                 for answer in connection.session.take_answers():
-                    self._answered(answer)
-        if self._records is not None:
-            self._records.flush()
-
-    def _answered(self, answer: Answer) -> None:
-        if self._flow is not None:
-            self._flow.answered(answer)
-        future = self._waiting.pop(answer.id, None)
-        if future is not None and not future.done():
-            future.set_result(answer.message)
+                    self._account().answered(answer)
+        if self._desk is not None:
+            self._desk.wake()
 
     def flush(self) -> None:
         """Send what was asked of the order flow, and wake who reads of it."""
-        if self._flow is not None:
-            self._private[TRADING].flush()
-            self._flow.announce()
-        if self._records is not None:
-            self._records.flush()
+        self._account().flush()
 
     def _deliver(self, message: object, connection: Connection) -> None:
         if isinstance(message, SystemNotification):
             self._mark_markets(message)
-        if self._flow is not None and (
-            connection is self._private[TRADING]
-            or isinstance(message, SystemNotification)
-        ):
-            self._flow.hear(message, time.monotonic_ns())
-        if self._records is not None and isinstance(message, NOTICES):
-            moment = self._moment(connection, message.channel)
-            self._records.notice(message, *moment)
+        self._account().hear(message, connection)
         if isinstance(message, (Subscribed, Disconnected)):
             return
         for listener in self._listeners:

@@ -111,7 +111,8 @@ class OrderFlow:
 
     *guards* are asked before anything goes out; *top* gives them the book of a symbol.
     *backlog* says how many bytes wait because the connection takes no more: new orders
-    would wait there as well, so there are none. Times are monotonic nanoseconds. The
+    would wait there as well, so there are none. What a hearer raises is given to
+    *on_error*, and stops nothing. Times are monotonic nanoseconds. The
     loop's thread only.
     """
 
@@ -123,6 +124,7 @@ class OrderFlow:
         top: Callable[[str], Top | None] = lambda symbol: None,
         backlog: Callable[[], int] = lambda: 0,
         hearers: Iterable[Hearer] = (),
+        on_error: Callable[[Exception], object] = lambda error: None,
         orders: Orders | None = None,
     ) -> None:
         self.orders = Orders() if orders is None else orders
@@ -132,6 +134,7 @@ class OrderFlow:
         self._session = session
         self._top = top
         self._backlog = backlog
+        self._on_error = on_error
         self._ids = ClientIds()
         self._sent: dict[str, list[tuple[Order, Operation]]] = {}
         self._is_ready = False
@@ -318,6 +321,21 @@ class OrderFlow:
             self._is_untold = False
             self._tell(Cause.SENT)
 
+    def tell(
+        self,
+        order: Order,
+        cause: Cause,
+        operation: Operation | None,
+        code: str | None,
+        is_replay: bool = False,
+    ) -> None:
+        """Tell the hearers of an order that is not what it was for any other reason.
+
+        Nothing was sent of it, say; what happened before is told before.
+        """
+        self.announce()
+        self._each(lambda h: h.on_order(order, cause, operation, code, 0, is_replay))
+
     # ── what comes back ───────────────────────────────────────────────────────────────
 
     def answered(self, answer: Answer) -> None:
@@ -361,8 +379,7 @@ class OrderFlow:
     def _fill(self, message: UserTrade) -> None:
         if self.orders.filled(message.data):
             order = self.orders.by_order_id(message.data.order_id)
-            for hearer in self.hearers:
-                hearer.on_fill(message.data, order, self._is_replay)
+            self._each(lambda h: h.on_fill(message.data, order, self._is_replay))
         self._tell(Cause.FILL, message.timestamp)
 
     def _subscribed(self, message: Subscribed, now_ns: int) -> None:
@@ -514,8 +531,7 @@ class OrderFlow:
 
     def _tell_account(self, time_ms: int = 0) -> None:
         if rows := self.account.take_changes():
-            for hearer in self.hearers:
-                hearer.on_account(rows, time_ms)
+            self._each(lambda hearer: hearer.on_account(rows, time_ms))
 
     def _tell_of(
         self,
@@ -526,8 +542,18 @@ class OrderFlow:
         *,
         time_ms: int,
     ) -> None:
+        is_replay = self._is_replay
+        self._each(
+            lambda h: h.on_order(order, cause, operation, code, time_ms, is_replay)
+        )
+
+    def _each(self, tell: Callable[[Hearer], object]) -> None:
+        """Tell every hearer, whatever one of them does with it."""
         for hearer in self.hearers:
-            hearer.on_order(order, cause, operation, code, time_ms, self._is_replay)
+            try:
+                tell(hearer)
+            except Exception as error:
+                self._on_error(error)
 
 
 def _check_deadline(action: str, now_ns: int, deadline_ns: int | None) -> None:

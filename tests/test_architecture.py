@@ -56,7 +56,8 @@ FLOORS = [
     {"session"},
     {"listener", "trading", "venue"},
     {"connection", "config", "credentials", "segments", "tls", "trader", "engines"},
-    {"handler", "consumer", "consumer_async"},
+    {"desk", "consumer", "consumer_async"},
+    {"handler"},
     {"client"},
     {
         "cli",
@@ -205,7 +206,7 @@ def test_no_module_but_the_shells_reads_a_clock():
     shells = {
         "clock", "shm", "ring", "listener", "connection", "handler", "consumer", "demo",
         "live_table", "shm_table", "venue.server", "venue.connection", "testing.proxy",
-        "client", "trader",
+        "client", "desk", "trader",
     }  # fmt: skip
     reading = {
         module_of(path)
@@ -229,7 +230,7 @@ def test_nothing_weakens_tls_or_compares_secrets_by_equality():
 
 TELLING = {
     *("cli", "demo", "live_table", "order_commands", "shm_table"),
-    *("handler", "connection", "shm", "commands"),
+    *("desk", "handler", "connection", "shm", "commands"),
     *("venue.server", "venue.connection", "venue.journal"),
     *("testing.proxy", "testing.connection"),
 }

@@ -37,6 +37,26 @@ def test_an_unknown_name_is_an_attribute_error():
         feedhandler.nonsense  # noqa: B018
 
 
+@pytest.mark.req("ER-01", "ER-12")
+def test_every_error_code_has_an_exception_of_its_own_and_a_new_one_is_plain():
+    from feedhandler import errors
+    from feedhandler.protocol.codes import ErrorCode
+
+    found = {
+        code: errors.RequestFailed.of(code, "why", "id-1", 3) for code in ErrorCode
+    }
+    kinds = {type(error) for error in found.values()}
+    assert len(kinds) == len(ErrorCode) == 10
+    for code, error in found.items():
+        name = "".join(word.title() for word in code.split("_"))
+        assert type(error).__name__ == name
+        assert (error.code, error.message) == (code, "why")
+        assert (error.request_id, error.retry_after) == ("id-1", 3)
+    unknown = isinstance(found[ErrorCode.INTERNAL_ERROR], errors.OutcomeUnknown)
+    assert unknown
+    assert type(errors.RequestFailed.of("new", "why")) is errors.RequestFailed
+
+
 def test_the_errors_are_one_tree():
     from feedhandler import errors
 

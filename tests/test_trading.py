@@ -22,7 +22,7 @@ from feedhandler.protocol.messages import (
     ModifyOrderData,
     OrderData,
 )
-from tests.desk import ORDERS, Desk, names
+from tests.desk import ORDERS, Desk, Heard, names
 from tests.feeds import TIME_MS
 
 SECOND = 1_000_000_000
@@ -715,6 +715,25 @@ def test_a_venue_that_never_settles_it_is_asked_less_and_less_often():
     assert len(asked) >= 3
     assert gaps[1:] == sorted(gaps[1:])
     assert gaps[-1] >= 2 * gaps[0]
+
+
+def test_a_hearer_that_raises_stops_nobody_else():
+    class Broken(Heard):
+        def on_order(self, *_: Any) -> None:
+            raise ValueError("not today")
+
+        on_fill = on_account = on_order
+
+    errors: list[Exception] = []
+    desk = Desk(on_error=errors.append)
+    desk.flow.hearers.insert(0, Broken())
+    desk.live("c-1")
+    desk.fill("t-1", "c-1")
+
+    assert [told.cause for told in desk.told()][:2] == [Cause.SENT, Cause.ACK]
+    assert desk.heard.fills == [("t-1", "c-1", False)]
+    assert len(errors) >= 3
+    assert desk.order("c-1").filled == 10
 
 
 def test_an_order_is_let_out_by_a_connection_that_is_open_only():

@@ -386,8 +386,11 @@ def test_a_borrowed_feed_keeps_its_connections_to_itself():
 def test_a_client_that_is_not_connected_says_so():
     async def act(scene: Scene) -> None:
         client = scene.client()
-        with pytest.raises((NotConnected, ConfigError, RuntimeError)):
+        with pytest.raises(NotConnected, match="trading is not connected: closed"):
             await client.submit_order(far())
+        async with client:
+            with pytest.raises(ConfigError, match="user_orders"):
+                await client.submit_order(far())
         async with scene.client("a-wrong-secret") as client:
             with pytest.raises(ConnectionFailed, match="authentication failed"):
                 await client.ready()

@@ -1125,4 +1125,147 @@ COMMANDS = [
     ),
 ]
 
-MUTANTS = [*SYNC, *BOOK, *CODEC, *TRACKER, *SESSION, *RING, *PYTHON, *COMMANDS]
+# ── orders out, and what became of them ───────────────────────────────────────────────
+
+TOLD = (
+    "test_trading.py::"
+    "test_after_a_cut_no_order_goes_out_before_the_venue_told_what_there_is"
+)
+GUARDED = (
+    "test_trading.py::"
+    "test_guards_are_asked_of_submits_modifies_and_batches_but_not_of_cancels"
+)
+
+TRADING = [
+    *of(
+        "feedhandler/trading.py",
+        (
+            "new orders go out before the venue told what there is",
+            "if not self._is_ready:\n            raise",
+            "if False:\n            raise",
+            TOLD,
+        ),
+        (
+            "the end of a connection is nothing to orders",
+            "self.orders.disconnected()",
+            "pass",
+            TOLD,
+        ),
+        (
+            "orders wait in a socket that takes no more",
+            "if self._backlog():",
+            "if False:",
+            "test_trading.py::test_where_bytes_wait_for_the_connection_only_cancels_go_out",
+        ),
+        (
+            "deadlines are not looked at",
+            "if deadline_ns is not None and now_ns >= deadline_ns:",
+            "if False:",
+            "test_trading.py::test_what_is_past_its_deadline_is_not_sent",
+        ),
+        (
+            "guards are not asked of a batch",
+            "self.orders.check_id(data)\n            self._check(data)",
+            "self.orders.check_id(data)",
+            GUARDED,
+        ),
+        (
+            "guards are not asked what a modification makes of an order",
+            "self._check(order.changed(change))",
+            "pass",
+            GUARDED,
+        ),
+        (
+            "a fill is heard as often as it is told",
+            "if self.orders.filled(message.data):",
+            "if self.orders.filled(message.data) or True:",
+            "test_trading.py::test_a_fill_is_heard_once_however_often_it_is_told",
+        ),
+        (
+            "the venue's new name alone ends its orders",
+            "self._asked_ns > (self._restarted_ns or 0) and self._settled_ns",
+            "self._settled_ns",
+            "test_trading.py::test_the_name_of_another_life_alone_is_no_evidence",
+        ),
+        (
+            "nobody waits for the pong",
+            "return not self._is_replay and all(",
+            "return all(",
+            "test_trading.py::"
+            "test_nothing_is_ready_while_the_venue_does_not_answer_the_ping",
+        ),
+        (
+            "the kill switch forgets who turns up",
+            "if self.guards.killed:",
+            "if False:",
+            "test_trading.py::"
+            "test_the_kill_switch_cancels_what_is_open_and_what_turns_up",
+        ),
+        (
+            "the venue is never asked again",
+            "self._refresh(now_ns)\n",
+            "pass\n",
+            "test_trading.py::"
+            "test_what_stays_unknown_is_settled_by_another_subscription",
+        ),
+        (
+            "what is not told again is not looked for",
+            "self._cancel(probes, now_ns)",
+            "pass",
+            "test_trading.py::"
+            "test_an_order_that_is_not_told_again_is_canceled_to_find_out",
+        ),
+    ),
+    *of(
+        "feedhandler/engines.py",
+        (
+            "a command is sent however late",
+            "_order_of(command), now_ns, command.deadline_ns",
+            "_order_of(command), now_ns",
+            "test_engines.py::test_what_is_past_its_deadline_is_not_sent_but_answered",
+        ),
+        (
+            "a command that makes no sense is carried out",
+            "if command.problem or command.kind is None:",
+            "if command.kind is None:",
+            "test_engines.py::test_what_must_not_be_carried_out_is_answered",
+        ),
+        (
+            "what was not sent is not answered",
+            "self._answer(command, cause, None)\n\n    # ──",
+            "pass\n\n    # ──",
+            "test_engines.py::test_the_guards_hold_here_too",
+        ),
+    ),
+    *of(
+        "feedhandler/client.py",
+        (
+            "an answer that is an error is a result",
+            "if isinstance(answer, Error):",
+            "if False:",
+            "end_to_end/test_client.py::test_a_refusal_is_raised_as_what_it_is",
+        ),
+    ),
+    *of(
+        "ext/session.pyx",
+        (
+            "an answer that comes late is dropped",
+            "request = self.late.pop(message.id, None)\n",
+            "request = None\n",
+            "test_session_life.py::"
+            "test_a_request_without_an_answer_is_unknown_after_ten_seconds",
+        ),
+    ),
+]
+
+MUTANTS = [
+    *TRADING,
+    *SYNC,
+    *BOOK,
+    *CODEC,
+    *TRACKER,
+    *SESSION,
+    *RING,
+    *PYTHON,
+    *COMMANDS,
+]
