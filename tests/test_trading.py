@@ -677,6 +677,23 @@ def test_what_the_account_had_in_the_venues_former_life_is_heard_to_be_gone():
     assert totals == [("BTC", 2.0), ("USD", 3.0), ("BTC", 0.0)]
 
 
+@pytest.mark.req("F-73", "A-49")
+def test_a_name_that_comes_after_the_subscription_wants_another_one():
+    desk = Desk()
+    hear(desk, "life-1")
+    desk.live("c-1")
+    desk.cut()
+    desk.feed.pass_s(2)
+    desk.connect()
+    hear(desk, "life-2")
+    desk.tick(6)
+    assert desk.status("c-1") == "unknown"
+
+    desk.subscribed()
+    desk.tick(6)
+    assert desk.status("c-1") == "canceled"
+
+
 def hear(desk: Desk, epoch: str) -> None:
     """Have the flow told of a venue's life, by another connection."""
     data = notice(epoch)

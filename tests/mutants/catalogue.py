@@ -1146,9 +1146,9 @@ TRADING = [
             TOLD,
         ),
         (
-            "the end of a connection is nothing to orders",
-            "self.orders.disconnected()",
-            "pass",
+            "new orders go out after a connection as during it",
+            "self._is_ready = False\n        self._begun_ns",
+            "self._begun_ns",
             TOLD,
         ),
         (
@@ -1185,7 +1185,8 @@ TRADING = [
             "the venue's new name alone ends its orders",
             "self._asked_ns > (self._restarted_ns or 0) and self._settled_ns",
             "self._settled_ns",
-            "test_trading.py::test_the_name_of_another_life_alone_is_no_evidence",
+            "test_trading.py::"
+            "test_a_name_that_comes_after_the_subscription_wants_another_one",
         ),
         (
             "nobody waits for the pong",
