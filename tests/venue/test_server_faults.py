@@ -11,7 +11,7 @@ from feedhandler.protocol.channels import CUSTOM, TRADING
 from feedhandler.venue.config import AccountConfig, TradersConfig, VenueConfig
 from feedhandler.venue.faults import FaultPlan
 from feedhandler.venue.server import Venue
-from tests.clients import authenticated, connected, eventually, serve
+from tests.clients import DEADLINE_S, authenticated, connected, eventually, serve
 
 BEAT_NS = 20_000_000
 BOOK = "orderbook:AAPL:10"
@@ -336,7 +336,10 @@ def test_a_venue_that_is_left_while_it_restarts_serves_nobody(begun):
             client = await connected(venue)
             venue.faults.restart()
             if begun:
-                await eventually(lambda: venue._server is None)
+                # It may be over before eventually() looks again.
+                async with asyncio.timeout(DEADLINE_S):
+                    while venue._server is not None:
+                        await asyncio.sleep(0)
         await venue._restarting
         await client.gone()
 
