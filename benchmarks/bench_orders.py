@@ -30,6 +30,7 @@ from feedhandler.command import Command
 from feedhandler.config import Limits, build
 from feedhandler.protocol.messages import OrderData, SubmitOrder
 from feedhandler.secret import Secret
+from feedhandler.trading import CHANNELS
 
 FIRST, LAST = min(os.sched_getaffinity(0)), max(os.sched_getaffinity(0))
 NO_LIMIT = 1 << 40
@@ -175,6 +176,7 @@ async def by_commands(url: str, orders: int) -> Result:
         "url": url,
         "shm": {"name": name},
         "credentials": {"api_key": KEY},
+        "account": {"channels": CHANNELS},
         "limits": {"orders_per_minute": NO_LIMIT},
         "trading": {"commands": True},
     }

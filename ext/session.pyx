@@ -637,6 +637,8 @@ cdef class Session(Tracker):
         cdef TrackedBook book
         self.now_ns = now_ns
         self.actions &= ~Action.RESYNC
+        if not self.answers and not self.messages:
+            self.actions &= ~Action.DELIVER
         if self.outbox:
             self.actions |= Action.SEND
         if self.login is not None and not self.login.is_accepted:

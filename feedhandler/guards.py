@@ -76,6 +76,8 @@ class Guards:
         self._check_prices(data, top)
 
     def _check_size(self, data: OrderData, top: Top | None) -> None:
+        if self.max_quantity is None and self.max_notional is None:
+            return
         quantity = _decimal(data.quantity)
         most = self.max_quantity
         if most is not None and quantity > _decimal(most):

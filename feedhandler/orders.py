@@ -80,6 +80,8 @@ class Orders:
     @property
     def unknown(self) -> int:
         """How many orders may be in the market or not."""
+        if not self._doubtful:
+            return 0
         return sum(order.is_unknown for order in self._doubtful)
 
     @property
