@@ -1,6 +1,6 @@
 """The order flow: nothing goes out too early, too late, twice or past the guards."""
 
-from itertools import pairwise
+from itertools import pairwise, permutations
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ from feedhandler.protocol.messages import (
     ModifyOrderData,
     OrderData,
 )
-from tests.desk import ORDERS, Desk, Heard, names
+from tests.desk import ACCOUNT, ORDERS, Desk, Heard, names
 from tests.feeds import TIME_MS
 
 SECOND = 1_000_000_000
@@ -119,6 +119,40 @@ def test_a_second_ack_changes_nothing():
     desk.ack(sent.request_id, "c-1")
 
     assert desk.told() == []
+
+
+@pytest.mark.req("F-66", "A-41", "I-11")
+@pytest.mark.parametrize("order", list(permutations(range(5))), ids=str)
+def test_ack_update_fill_and_account_in_any_order_end_alike(order: tuple[int, ...]):
+    desk = Desk()
+    sent = desk.submit("c-1")
+    balance = {"currency": "USD", "available": 1.0, "reserved": 2.0, "total": 3.0}
+    account = {
+        "type": "account_update",
+        "data": {"account_id": "a", "balances": [balance], "positions": []},
+        "channel": ACCOUNT,
+        "timestamp": TIME_MS,
+    }
+    filled = {"filled_quantity": 10, "remaining_quantity": 0}
+    steps = (
+        lambda: desk.ack(sent.request_id, "c-1"),
+        lambda: desk.update("c-1", "accepted"),
+        lambda: desk.update("c-1", "filled", updated_at=TIME_MS + 1, **filled),
+        lambda: desk.fill("t-1", "c-1"),
+        lambda: desk.receive(account),
+    )
+    for step in order:
+        steps[step]()
+
+    (made,) = sent.orders
+    assert made is desk.order("c-1")
+    assert (made.status.value, made.filled, made.average_price) == ("filled", 10, 150.0)
+    assert (made.order_id, made.pending, made.updated_ms) == (
+        "o-c-1", {}, TIME_MS + 1,
+    )  # fmt: skip
+    assert desk.flow.orders.open == []
+    assert desk.flow.account.balances["USD"].total == 3.0
+    assert [fill[0] for fill in desk.heard.fills] == ["t-1"]
 
 
 @pytest.mark.req("OR-13", "OR-14", "OR-15")
