@@ -145,7 +145,7 @@ class PrivatePublisher:
         texts = _Texts()
         is_waiting = order.triggered is False and not order.is_terminal
         texts.flags |= PrivateFlags.UNTRIGGERED if is_waiting else 0
-        is_unsent = cause in UNSENT and operation in (None, Operation.SUBMIT)
+        is_unsent = cause in UNSENT and operation is Operation.SUBMIT
         reason = code or order.reason
         self._orders.publish(
             self._moment(),

@@ -1,0 +1,39 @@
+"""What a review of the order flow found, each as it would have cost a trader."""
+
+import pytest
+
+from feedhandler.records import CommandKind, EventCause, OrderOperation, OrderStatus
+from tests.test_engines import Floor
+from tests.test_private import Pipe
+
+
+def published(floor: Floor) -> Pipe:
+    """What engines read of all that follows."""
+    pipe = Pipe()
+    floor.desk.flow.hearers.append(pipe.publisher)
+    return pipe
+
+
+@pytest.mark.req("I-08")
+def test_a_question_that_came_too_late_does_not_tell_that_the_order_is_dead():
+    floor = Floor()
+    floor.desk.live("c-1")
+    floor.desk.told()
+    pipe = published(floor)
+    floor.ask(CommandKind.RESOLVE, is_expired=True, problem="late")
+    row = pipe.row("orders")
+
+    assert row["cause"] == EventCause.CAUSE_EXPIRED
+    assert row["operation"] == OrderOperation.OPERATION_NONE
+    assert row["status"] == OrderStatus.ACCEPTED
+
+
+@pytest.mark.req("I-08")
+def test_a_question_before_the_venue_has_told_leaves_the_order_unknown():
+    floor = Floor(ready=False)
+    pipe = published(floor)
+    floor.ask(CommandKind.RESOLVE, "of an earlier life")
+    row = pipe.row("orders")
+
+    assert row["cause"] == EventCause.CAUSE_NOT_CONNECTED
+    assert row["status"] == OrderStatus.STATUS_UNKNOWN
