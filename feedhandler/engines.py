@@ -16,7 +16,7 @@ from feedhandler.errors import (
     Throttled,
     UnknownOrder,
 )
-from feedhandler.order import Cause, Doubt, Operation, Order
+from feedhandler.order import Cause, Doubt, Operation, Order, Status
 from feedhandler.protocol.codes import ErrorCode
 from feedhandler.protocol.messages import (
     CancelOrderData,
@@ -130,13 +130,11 @@ class Engines:
             self._answer(command, Cause.NOT_CONNECTED, None)
 
     def _answer(self, command: Command, cause: Cause, code: str | None) -> None:
-        """Answer that nothing was sent, and why."""
+        """Answer that nothing was sent, and why; of an order we know, as it is now."""
         if not command.client_id and not command.order_id:
             return
         operation = None if command.kind is None else OPERATIONS.get(command.kind)
         try:
-            if operation is Operation.SUBMIT:
-                raise UnknownOrder(command.client_id)
             client_id = None if command.order_id else command.client_id
             order = self._flow.find(command.order_id or None, client_id)
         except UnknownOrder:
@@ -172,7 +170,9 @@ def _unsent(command: Command, operation: Operation | None) -> Order:
     """Make an order to answer with, for one that is none of ours, or not yet."""
     order = Order(_order_of(command), command.client_id or None)
     order.order_id = command.order_id or None
-    if operation is not Operation.SUBMIT:
+    if operation is Operation.SUBMIT:
+        order.end(Status.REJECTED)
+    else:
         # Whether there is such an order, we do not know.
         order.doubt = Doubt.NOT_FOUND
     return order

@@ -145,7 +145,13 @@ class PrivatePublisher:
         texts = _Texts()
         is_waiting = order.triggered is False and not order.is_terminal
         texts.flags |= PrivateFlags.UNTRIGGERED if is_waiting else 0
-        is_unsent = cause in UNSENT and operation is Operation.SUBMIT
+        # Nor is one of that name that was sent before.
+        is_unsent = (
+            cause in UNSENT
+            and operation is Operation.SUBMIT
+            and order.status is Status.PENDING
+            and not order.pending
+        )
         reason = code or order.reason
         self._orders.publish(
             self._moment(),

@@ -147,7 +147,7 @@ def test_what_the_limit_has_no_room_for_is_answered_and_not_kept():
         floor.ask(CommandKind.SUBMIT, f"c-{number}")
     floor.ask(CommandKind.SUBMIT, "last")
 
-    assert floor.answer()[:4] == ("last", "pending", Cause.THROTTLED, SUBMIT)
+    assert floor.answer()[:4] == ("last", "rejected", Cause.THROTTLED, SUBMIT)
     floor.desk.wire()
     floor.desk.tick(62)
     assert floor.desk.wire("submit_order") == []

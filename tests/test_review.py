@@ -2,7 +2,12 @@
 
 import pytest
 
-from feedhandler.records import CommandKind, EventCause, OrderOperation, OrderStatus
+from feedhandler.records import (
+    CommandKind,
+    EventCause,
+    OrderOperation,
+    OrderStatus,
+)
 from tests.test_engines import Floor
 from tests.test_private import Pipe
 
@@ -37,3 +42,38 @@ def test_a_question_before_the_venue_has_told_leaves_the_order_unknown():
 
     assert row["cause"] == EventCause.CAUSE_NOT_CONNECTED
     assert row["status"] == OrderStatus.STATUS_UNKNOWN
+
+
+@pytest.mark.req("A-16", "I-08")
+@pytest.mark.parametrize(
+    ("fields", "cause"),
+    [
+        ({"is_expired": True, "problem": "late"}, EventCause.CAUSE_EXPIRED),
+        ({}, EventCause.CAUSE_REFUSED),
+    ],
+)
+def test_a_submit_with_the_id_of_a_live_order_does_not_tell_that_this_is_over(
+    fields, cause
+):
+    floor = Floor()
+    floor.desk.live("c-1")
+    floor.desk.told()
+    pipe = published(floor)
+    floor.ask(CommandKind.SUBMIT, **fields)
+    row = pipe.row("orders")
+
+    assert row["cause"] == cause
+    assert row["operation"] == OrderOperation.OPERATION_SUBMIT
+    assert row["status"] == OrderStatus.ACCEPTED
+    assert row["order_id"] == b"o-c-1"
+
+
+@pytest.mark.req("I-08")
+def test_a_submit_that_makes_no_sense_is_over_and_not_pending():
+    floor = Floor()
+    pipe = published(floor)
+    floor.ask(CommandKind.SUBMIT, problem="side is 9")
+    row = pipe.row("orders")
+
+    assert row["cause"] == EventCause.CAUSE_REFUSED
+    assert row["status"] == OrderStatus.REJECTED
