@@ -155,8 +155,8 @@ class OrderFlow:
 
     @property
     def is_ready(self) -> bool:
-        """Whether new orders go out: the venue has told what there is."""
-        return self._is_ready
+        """Whether new orders go out: the venue has told what there is, and goes on."""
+        return self._is_ready and self._is_served
 
     def submit(
         self, data: OrderData, now_ns: int, deadline_ns: int | None = None
@@ -293,7 +293,7 @@ class OrderFlow:
         """Raise unless a new order may go out now."""
         _check_deadline(action, now_ns, deadline_ns)
         name = self._session.name or "trading"
-        self._is_ready = self._is_ready or self._is_reconciled(now_ns)
+        self._look(now_ns)
         if not self._is_ready:
             raise NotConnected(name, "not reconciled")
         if self._backlog():
@@ -442,7 +442,7 @@ class OrderFlow:
             self._cancel(probes, now_ns)
         self._cancel_some(now_ns)
         self._refresh(now_ns)
-        self._is_ready = self._is_ready or self._is_reconciled(now_ns)
+        self._look(now_ns)
 
     def _settle_restart(self) -> None:
         """Take the orders of the venue's former life for gone, once that is sure."""
@@ -452,6 +452,22 @@ class OrderFlow:
             self.account.venue_restarted()
             self._tell(Cause.SETTLED)
             self._tell_account()
+
+    def _look(self, now_ns: int) -> None:
+        """Look whether new orders may go out: not while a channel is given up."""
+        self._is_ready = self._is_served and (
+            self._is_ready or self._is_reconciled(now_ns)
+        )
+
+    @property
+    def _is_served(self) -> bool:
+        """Whether the venue serves all channels that tell what becomes of orders."""
+        routes = self._session.routes
+        for name in CHANNELS:
+            route = routes.get(name)
+            if route is None or not route.confirmed:
+                return False
+        return True
 
     def _is_reconciled(self, now_ns: int) -> bool:
         """Tell whether the venue has told what there is, as far as it ever will."""

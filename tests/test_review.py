@@ -8,6 +8,8 @@ from feedhandler.records import (
     OrderOperation,
     OrderStatus,
 )
+from feedhandler.trading import CHANNELS, OrderFlow
+from tests.desk import ORDERS, Desk
 from tests.test_engines import Floor
 from tests.test_private import Pipe
 
@@ -77,3 +79,36 @@ def test_a_submit_that_makes_no_sense_is_over_and_not_pending():
 
     assert row["cause"] == EventCause.CAUSE_REFUSED
     assert row["status"] == OrderStatus.REJECTED
+
+
+@pytest.mark.req("A-19")
+def test_no_order_goes_out_while_nobody_listens_to_what_becomes_of_orders():
+    desk = Desk()
+    desk.feed.session.remove(ORDERS)
+    desk.feed.collect()
+    assert desk.refused() == "NotConnected"
+    assert not desk.flow.is_ready
+
+    desk.tick()
+    desk.feed.session.add(ORDERS, 0)
+    desk.feed.collect()
+    assert desk.refused() == "NotConnected"
+    desk.subscribed()
+    desk.tick(0.3)
+    assert desk.refused() is None
+
+
+@pytest.mark.req("A-19")
+def test_a_flow_that_begins_after_its_subscriptions_has_the_venue_tell_again():
+    desk = Desk()
+    late = OrderFlow(desk.feed.session)
+    desk.flow = late
+    desk.tick(0.2)
+    asked = [m["data"]["channels"] for m in desk.wire("subscribe")]
+    assert asked[-3:] == [[name] for name in CHANNELS]
+
+    for request in [m for m in desk.feed.wire if m["action"] == "subscribe"][-3:]:
+        desk.feed.answer(request)
+    desk.pump()
+    desk.tick(0.3)
+    assert late.is_ready
