@@ -141,6 +141,8 @@ class OrderFlow:
         self._asked_ns = 0
         """When the subscription was asked for that the venue last confirmed."""
         self._begun_ns: int | None = None
+        self._missed = [name for name in CHANNELS if self._is_confirmed(name)]
+        """Channels whose subscription was before us: to be told again."""
         self._settled_ns: int | None = None
         self._venue_epoch: str | None = None
         self._restarted_ns: int | None = None
@@ -394,6 +396,7 @@ class OrderFlow:
     def _disconnected(self) -> None:
         self._is_ready = False
         self._begun_ns = self._settled_ns = None
+        self._missed.clear()
         self._sent.clear()
         self._canceling = dict.fromkeys(self._canceling, 0)
         self.orders.disconnected()
@@ -426,6 +429,9 @@ class OrderFlow:
         """
         self.announce()
         slept_ns, self._ticked_ns = now_ns - self._ticked_ns, now_ns
+        self._missed = [
+            name for name in self._missed if not self._session.refresh(name, now_ns)
+        ]
         if self._begun_ns is None:
             return
         if self._is_replay:
@@ -462,12 +468,11 @@ class OrderFlow:
     @property
     def _is_served(self) -> bool:
         """Whether the venue serves all channels that tell what becomes of orders."""
-        routes = self._session.routes
-        for name in CHANNELS:
-            route = routes.get(name)
-            if route is None or not route.confirmed:
-                return False
-        return True
+        return all(map(self._is_confirmed, CHANNELS))
+
+    def _is_confirmed(self, channel: str) -> bool:
+        route = self._session.routes.get(channel)
+        return route is not None and route.confirmed
 
     def _is_reconciled(self, now_ns: int) -> bool:
         """Tell whether the venue has told what there is, as far as it ever will."""

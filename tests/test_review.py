@@ -104,10 +104,10 @@ def test_a_flow_that_begins_after_its_subscriptions_has_the_venue_tell_again():
     late = OrderFlow(desk.feed.session)
     desk.flow = late
     desk.tick(0.2)
-    asked = [m["data"]["channels"] for m in desk.wire("subscribe")]
-    assert asked[-3:] == [[name] for name in CHANNELS]
+    requests = desk.wire("subscribe")[-3:]
+    assert [m["data"]["channels"] for m in requests] == [[name] for name in CHANNELS]
 
-    for request in [m for m in desk.feed.wire if m["action"] == "subscribe"][-3:]:
+    for request in requests:
         desk.feed.answer(request)
     desk.pump()
     desk.tick(0.3)
