@@ -53,7 +53,7 @@ class Desk:
         self._top = top
         self._connection: Connection | None = None
         self._engines: Engines | None = None
-        self._waiting: dict[str, asyncio.Future[Any]] = {}
+        self._waiting: dict[str, list[asyncio.Future[Any]]] = {}
         self._records: PrivatePublisher | None = None
         if segments.private:
             self._records = PrivatePublisher(
@@ -133,9 +133,15 @@ class Desk:
     # ── orders ────────────────────────────────────────────────────────────────────────
 
     def answer(self, sent: Sent) -> "asyncio.Future[Any]":
-        """Send what was asked of the flow; return a future of its answer."""
+        """Send what was asked of the flow; return a future of its answer.
+
+        Done already, with None, where the answer was before.
+        """
         future = asyncio.get_running_loop().create_future()
-        self._waiting[sent.request_id] = future
+        if self.trading().is_waited_for(sent.request_id):
+            self._waiting.setdefault(sent.request_id, []).append(future)
+        else:
+            future.set_result(None)
         self.flush()
         return future
 
@@ -171,9 +177,9 @@ class Desk:
         """Take an answer of a session."""
         if self.flow is not None:
             self.flow.answered(answer)
-        future = self._waiting.pop(answer.id, None)
-        if future is not None and not future.done():
-            future.set_result(answer.message)
+        for future in self._waiting.pop(answer.id, ()):
+            if not future.done():
+                future.set_result(answer.message)
 
     def hear(self, message: object, connection: Connection) -> None:
         """Take a message of a session's, or what it says of itself."""

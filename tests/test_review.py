@@ -1,17 +1,25 @@
 """What a review of the order flow found, each as it would have cost a trader."""
 
+import asyncio
+
 import pytest
 
+from feedhandler.config import Account, Credentials, FeedConfig, Shm
+from feedhandler.desk import Desk as FeedDesk
 from feedhandler.records import (
     CommandKind,
     EventCause,
     OrderOperation,
     OrderStatus,
 )
+from feedhandler.segments import Segments
+from feedhandler.session import Answer
 from feedhandler.trading import CHANNELS, OrderFlow
 from tests.desk import ORDERS, Desk
 from tests.test_engines import Floor
 from tests.test_private import Pipe
+
+MEMORY = {"capacity": 64, "board_levels": 1, "instruments": 1}
 
 
 def published(floor: Floor) -> Pipe:
@@ -112,3 +120,30 @@ def test_a_flow_that_begins_after_its_subscriptions_has_the_venue_tell_again():
     desk.pump()
     desk.tick(0.3)
     assert late.is_ready
+
+
+def test_who_asks_for_an_answer_late_or_twice_does_not_wait_for_ever():
+    async def act() -> None:
+        account = Account(channels=CHANNELS)
+        config = FeedConfig(
+            url="ws://127.0.0.1:1", credentials=Credentials(api_key="key-late"),
+            shm=Shm(name=""), account=account,
+        )  # fmt: skip
+        segments = Segments("", **MEMORY)
+        place = Floor(ready=True).desk
+        host = FeedDesk(
+            config, segments, top=lambda s: None, instrument_of=lambda s: 0
+        )
+        host.flow = place.flow
+        sent = place.submit("c-1")
+        first, second = host.answer(sent), host.answer(sent)
+        place.ack(sent.request_id, "c-1")
+        message = place.outcomes[-1][1]
+        host.answered(Answer(sent.request_id, "submit_order", message))
+        assert await asyncio.wait_for(first, 1) is message
+        assert await asyncio.wait_for(second, 1) is message
+
+        assert await asyncio.wait_for(host.answer(sent), 1) is None
+        segments.close()
+
+    asyncio.run(act())
