@@ -700,6 +700,12 @@ cdef class Session(Tracker):
         self.send(message)
         return message.id
 
+    def awaits(self, str request_id not None) -> bool:
+        """Tell whether an answer to a request of ask() is to come, or to be taken."""
+        if request_id in self.requests:
+            return True
+        return any([answer.id == request_id for answer in self.answers])
+
     def refresh(self, str channel not None, int64_t now_ns) -> bool:
         """Have the venue tell again what a private channel has; return whether it is asked.
 

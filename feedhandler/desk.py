@@ -132,13 +132,13 @@ class Desk:
 
     # ── orders ────────────────────────────────────────────────────────────────────────
 
-    def answer(self, sent: Sent) -> "asyncio.Future[Any]":
+    def answer(self, sent: Sent, is_awaited: bool = True) -> "asyncio.Future[Any]":
         """Send what was asked of the flow; return a future of its answer.
 
-        Done already, with None, where the answer was before.
+        Done already, with None, where the answer was before: *is_awaited* tells.
         """
         future = asyncio.get_running_loop().create_future()
-        if self.trading().is_waited_for(sent.request_id):
+        if is_awaited:
             self._waiting.setdefault(sent.request_id, []).append(future)
         else:
             future.set_result(None)

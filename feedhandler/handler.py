@@ -323,7 +323,8 @@ class FeedHandler:
         It is done with the venue's message, or with None when none came in 10 s or the
         connection ended before.
         """
-        return self._account().answer(sent)
+        awaited = (c.session.awaits(sent.request_id) for c in self._connections)
+        return self._account().answer(sent, any(awaited))
 
     def counters(self) -> dict[str, int]:
         """Return the feed's counters by name."""

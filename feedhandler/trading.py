@@ -68,7 +68,6 @@ SLEPT_NS = SECOND_NS
 LONGEST_TELLING_NS = 60 * SECOND_NS
 BATCH = 50
 
-Message = SubmitOrder | ModifyOrder | CancelOrder | BatchOrders
 BatchOperation = BatchSubmit | BatchCancel | BatchModify
 
 
@@ -138,7 +137,6 @@ class OrderFlow:
         self._on_error = on_error
         self._ids = ClientIds()
         self._sent: dict[str, list[tuple[Order, Operation]]] = {}
-        self._waited_for: set[str] = set()
         self._is_ready = False
         self._asked_ns = 0
         """When the subscription was asked for that the venue last confirmed."""
@@ -174,7 +172,7 @@ class OrderFlow:
         self.orders.check_id(data)
         self._let_out("submit_order", now_ns, deadline_ns)
         self._check(data)
-        request_id = self._ask(SubmitOrder(data), now_ns)
+        request_id = self._session.ask(SubmitOrder(data), now_ns)
         order = self.orders.submitted(data, now_ns, request_id)
         self._sent[request_id] = [(order, Operation.SUBMIT)]
         self._is_untold = True
@@ -190,7 +188,7 @@ class OrderFlow:
         order = self.find(change.order_id, change.client_order_id)
         self._let_out("modify_order", now_ns, deadline_ns)
         self._check(order.changed(change))
-        request_id = self._ask(ModifyOrder(change), now_ns)
+        request_id = self._session.ask(ModifyOrder(change), now_ns)
         return self._note(request_id, [(order, Operation.MODIFY)], now_ns)
 
     def cancel(
@@ -206,7 +204,7 @@ class OrderFlow:
             known = [self.find(which.order_id, which.client_order_id)]
         except UnknownOrder:
             known = []
-        request_id = self._ask(CancelOrder(which), now_ns, urgent=True)
+        request_id = self._session.ask(CancelOrder(which), now_ns, urgent=True)
         return self._note(
             request_id, [(order, Operation.CANCEL) for order in known], now_ns
         )
@@ -239,7 +237,7 @@ class OrderFlow:
             for one in named
         ]
         message = BatchOrders(BatchOrdersData(named))
-        request_id = self._ask(message, now_ns, len(named), is_urgent)
+        request_id = self._session.ask(message, now_ns, len(named), is_urgent)
         asked = [
             (
                 order or self.orders.submitted(_as_order(one), now_ns),
@@ -275,17 +273,6 @@ class OrderFlow:
         if order is None:
             raise UnknownOrder(order_id or client_order_id or "")
         return order
-
-    def is_waited_for(self, request_id: str) -> bool:
-        """Tell whether an answer to a request is still to come, or that there is none."""
-        return request_id in self._waited_for
-
-    def _ask(
-        self, message: Message, now_ns: int, units: int = 1, urgent: bool = False
-    ) -> str:
-        request_id: str = self._session.ask(message, now_ns, units, urgent)
-        self._waited_for.add(request_id)
-        return request_id
 
     def _named(self, data: OrderData) -> OrderData:
         if data.client_order_id is not None:
@@ -356,7 +343,6 @@ class OrderFlow:
     def answered(self, answer: Answer) -> None:
         """Take an answer of the Session's, or that there was none."""
         self.announce()
-        self._waited_for.discard(answer.id)
         message = answer.message
         self.orders.answered(answer.id, message)
         asked = self._sent.get(answer.id, [])
@@ -412,7 +398,6 @@ class OrderFlow:
         self._begun_ns = self._settled_ns = None
         self._missed.clear()
         self._sent.clear()
-        self._waited_for.clear()
         self._canceling = dict.fromkeys(self._canceling, 0)
         self.orders.disconnected()
         self._tell(Cause.LOST)
@@ -526,7 +511,7 @@ class OrderFlow:
                 which = order.cancellation()
                 if which.order_id is None and which.client_order_id is None:
                     continue
-                request_id = self._ask(CancelOrder(which), now_ns, urgent=True)
+                request_id = self._session.ask(CancelOrder(which), now_ns, urgent=True)
                 self._note(request_id, [(order, Operation.CANCEL)], now_ns)
                 if order in self._canceling:
                     # One that is not found may not be there yet: no use in a storm.

@@ -8,8 +8,14 @@ from feedhandler.command import Command
 from feedhandler.engines import Engines
 from feedhandler.guards import Guards
 from feedhandler.order import Cause, Operation
-from feedhandler.records import CommandKind
+from feedhandler.records import (
+    CommandKind,
+    EventCause,
+    OrderOperation,
+    OrderStatus,
+)
 from tests.desk import Desk, Told, names
+from tests.test_private import Pipe
 
 SECOND = 1_000_000_000
 SUBMIT, CANCEL, MODIFY = Operation.SUBMIT, Operation.CANCEL, Operation.MODIFY
@@ -228,3 +234,73 @@ def test_time_passes_for_the_channels():
 
     assert floor.queue.beats == [5]
     assert not floor.engines.poll(5)
+
+
+# ── what engines read of it ───────────────────────────────────────────────────────────
+
+
+def published(floor: Floor) -> Pipe:
+    """What engines read of all that follows."""
+    pipe = Pipe()
+    floor.desk.flow.hearers.append(pipe.publisher)
+    return pipe
+
+
+@pytest.mark.req("I-08")
+def test_a_question_that_came_too_late_does_not_tell_that_the_order_is_dead():
+    floor = Floor()
+    floor.desk.live("c-1")
+    floor.desk.told()
+    pipe = published(floor)
+    floor.ask(CommandKind.RESOLVE, is_expired=True, problem="late")
+    row = pipe.row("orders")
+
+    assert row["cause"] == EventCause.CAUSE_EXPIRED
+    assert row["operation"] == OrderOperation.OPERATION_NONE
+    assert row["status"] == OrderStatus.ACCEPTED
+
+
+@pytest.mark.req("I-08")
+def test_a_question_before_the_venue_has_told_leaves_the_order_unknown():
+    floor = Floor(ready=False)
+    pipe = published(floor)
+    floor.ask(CommandKind.RESOLVE, "of an earlier life")
+    row = pipe.row("orders")
+
+    assert row["cause"] == EventCause.CAUSE_NOT_CONNECTED
+    assert row["status"] == OrderStatus.STATUS_UNKNOWN
+
+
+@pytest.mark.req("A-16", "I-08")
+@pytest.mark.parametrize(
+    ("fields", "cause"),
+    [
+        ({"is_expired": True, "problem": "late"}, EventCause.CAUSE_EXPIRED),
+        ({}, EventCause.CAUSE_REFUSED),
+    ],
+)
+def test_a_submit_with_the_id_of_a_live_order_does_not_tell_that_this_is_over(
+    fields, cause
+):
+    floor = Floor()
+    floor.desk.live("c-1")
+    floor.desk.told()
+    pipe = published(floor)
+    floor.ask(CommandKind.SUBMIT, **fields)
+    row = pipe.row("orders")
+
+    assert row["cause"] == cause
+    assert row["operation"] == OrderOperation.OPERATION_SUBMIT
+    assert row["status"] == OrderStatus.ACCEPTED
+    assert row["order_id"] == b"o-c-1"
+
+
+@pytest.mark.req("I-08")
+def test_a_submit_that_makes_no_sense_is_over_and_not_pending():
+    floor = Floor()
+    pipe = published(floor)
+    floor.ask(CommandKind.SUBMIT, problem="side is 9")
+    row = pipe.row("orders")
+
+    assert row["cause"] == EventCause.CAUSE_REFUSED
+    assert row["status"] == OrderStatus.REJECTED

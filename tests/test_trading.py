@@ -22,6 +22,7 @@ from feedhandler.protocol.messages import (
     ModifyOrderData,
     OrderData,
 )
+from feedhandler.trading import CHANNELS, OrderFlow
 from tests.desk import ACCOUNT, ORDERS, Desk, Heard, names
 from tests.feeds import TIME_MS
 
@@ -785,6 +786,39 @@ def test_a_hearer_that_raises_stops_nobody_else():
     assert desk.heard.fills == [("t-1", "c-1", False)]
     assert len(errors) >= 3
     assert desk.order("c-1").filled == 10
+
+
+@pytest.mark.req("A-19")
+def test_no_order_goes_out_while_nobody_listens_to_what_becomes_of_orders():
+    desk = Desk()
+    desk.feed.session.remove(ORDERS)
+    desk.feed.collect()
+    assert desk.refused() == "NotConnected"
+    assert not desk.flow.is_ready
+
+    desk.tick()
+    desk.feed.session.add(ORDERS, 0)
+    desk.feed.collect()
+    assert desk.refused() == "NotConnected"
+    desk.subscribed()
+    desk.tick(0.3)
+    assert desk.refused() is None
+
+
+@pytest.mark.req("A-19")
+def test_a_flow_that_begins_after_its_subscriptions_has_the_venue_tell_again():
+    desk = Desk()
+    late = OrderFlow(desk.feed.session)
+    desk.flow = late
+    desk.tick(0.2)
+    requests = desk.wire("subscribe")[-3:]
+    assert [m["data"]["channels"] for m in requests] == [[name] for name in CHANNELS]
+
+    for request in requests:
+        desk.feed.answer(request)
+    desk.pump()
+    desk.tick(0.3)
+    assert late.is_ready
 
 
 def test_an_order_is_let_out_by_a_connection_that_is_open_only():
