@@ -110,9 +110,10 @@ def _dearest(data: OrderData, top: Top | None) -> float | None:
     """Return the highest price that an order is expected to trade at; None for none.
 
     A purchase with a limit pays no more than that. All else may get what the book has,
-    which is more than a low limit of a sale.
+    which is more than a low limit of a sale; a price that binds nobody counts for none.
     """
-    if data.side == "buy" and data.price is not None:
+    is_limited = data.type in ("limit", "stop_limit")
+    if data.side == "buy" and data.price is not None and is_limited:
         return data.price
     touch = math.nan if top is None else top.ask if data.side == "buy" else top.bid
     prices = [data.price, data.stop_price, touch]

@@ -4,8 +4,10 @@ What the venue tells is merged: the same messages leave the same order behind, i
 whatever order they come and however often. Knows nothing of connections or time.
 """
 
+from collections.abc import Iterator, Sequence
 from decimal import Context, Decimal
 from enum import Enum
+from itertools import product
 from typing import Literal, cast
 
 from feedhandler.protocol.messages import (
@@ -81,15 +83,25 @@ class Request:
     """An operation that was asked for and is neither granted nor refused yet.
 
     *is_unknown*: no answer came, or none that settles it. *is_old*: the venue has told
-    its orders anew since, so what it says of the order now settles it.
+    its orders anew since, so what it says of the order now settles it. *change* is what
+    a modification asks for.
     """
 
-    __slots__ = ("asked_ns", "is_done", "is_old", "is_unknown", "operation", "order")
+    __slots__ = (
+        "asked_ns", "change", "is_done", "is_old", "is_unknown", "operation", "order",
+    )  # fmt: skip
 
-    def __init__(self, order: "Order", operation: Operation, asked_ns: int) -> None:
+    def __init__(
+        self,
+        order: "Order",
+        operation: Operation,
+        asked_ns: int,
+        change: ModifyOrderData | None = None,
+    ) -> None:
         self.order = order
         self.operation = operation
         self.asked_ns = asked_ns
+        self.change = change
         self.is_done = False
         self.is_old = False
         self.is_unknown = False
@@ -250,16 +262,32 @@ class Order:
             return CancelOrderData(order_id=self.order_id)
         return CancelOrderData(client_order_id=self.client_id)
 
-    def changed(self, change: ModifyOrderData) -> OrderData:
-        """Return the order that a modification would make of it, to be checked."""
-        return OrderData(
-            self.symbol,
-            cast(Side, self.side),
-            cast(OrderType, self.type),
-            self.quantity if change.quantity is None else change.quantity,
-            self.price if change.price is None else change.price,
-            self.stop_price if change.stop_price is None else change.stop_price,
-        )
+    def changed(
+        self, change: ModifyOrderData, before: Sequence[ModifyOrderData] = ()
+    ) -> Iterator[OrderData]:
+        """Return the orders that a modification may make of it, to be checked.
+
+        More than one where others are under way, or go out *before* it, which may be
+        refused or not: with the most that may be asked for, at each price.
+        """
+        asked = [*(r.change for r in self.requests if r.change is not None), *before]
+        for price, stop_price in product(
+            _candidates(change.price, self.price, [c.price for c in asked]),
+            _candidates(
+                change.stop_price, self.stop_price, [c.stop_price for c in asked]
+            ),
+        ):
+            quantities = _candidates(
+                change.quantity, self.quantity, [c.quantity for c in asked]
+            )
+            yield OrderData(
+                self.symbol,
+                cast(Side, self.side),
+                cast(OrderType, self.type),
+                max(q for q in quantities if q is not None),
+                price,
+                stop_price,
+            )
 
     def __repr__(self) -> str:
         return (
@@ -306,6 +334,15 @@ class Order:
         """End it for good; a second end changes nothing."""
         if self._end is None:
             self._end, self._reason = status, reason
+
+
+def _candidates(
+    wanted: float | None, now: float | None, asked: list[float | None]
+) -> list[float | None]:
+    """Return what a field may be: what is wanted of it, or else all that it may be."""
+    if wanted is not None:
+        return [wanted]
+    return list(dict.fromkeys([now, *(one for one in asked if one is not None)]))
 
 
 def _decimal(number: float) -> Decimal:

@@ -23,6 +23,7 @@ from feedhandler.protocol.messages import (
     BatchResult,
     Error,
     ErrorData,
+    ModifyOrderData,
     OrderData,
     OrderResponse,
     OrderResponseData,
@@ -137,10 +138,15 @@ class Orders:
         return client_id
 
     def asked(
-        self, order: Order, operation: Operation, request_id: str, now_ns: int
+        self,
+        order: Order,
+        operation: Operation,
+        request_id: str,
+        now_ns: int,
+        change: ModifyOrderData | None = None,
     ) -> None:
         """Note that an operation was sent; those of a batch in its order, by its id."""
-        request = Request(order, operation, now_ns)
+        request = Request(order, operation, now_ns, change)
         self._requests.setdefault(request_id, []).append(request)
         # What has ended already takes its place in a batch, and is not waited for.
         request.is_done = order.is_terminal

@@ -10,6 +10,7 @@ time pass ten times a second.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import zip_longest
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -187,9 +188,10 @@ class OrderFlow:
         """
         order = self.find(change.order_id, change.client_order_id)
         self._let_out("modify_order", now_ns, deadline_ns)
-        self._check(order.changed(change))
+        self._check_all(order.changed(change))
         request_id = self._session.ask(ModifyOrder(change), now_ns)
-        return self._note(request_id, [(order, Operation.MODIFY)], now_ns)
+        asked = [(order, Operation.MODIFY)]
+        return self._note(request_id, asked, now_ns, [change])
 
     def cancel(
         self, which: CancelOrderData, now_ns: int, deadline_ns: int | None = None
@@ -226,7 +228,8 @@ class OrderFlow:
             _check_deadline("batch_orders", now_ns, deadline_ns)
         else:
             self._let_out("batch_orders", now_ns, deadline_ns)
-        named = [self._prepare(one) for one in operations]
+        before: dict[Order, list[ModifyOrderData]] = {}
+        named = [self._prepare(one, before) for one in operations]
         ids = [one.client_order_id for one in named if isinstance(one, BatchSubmit)]
         if len(set(ids)) < len(ids):
             raise ValueError("two orders of a batch have one client_order_id")
@@ -245,7 +248,7 @@ class OrderFlow:
             )
             for one, order in zip(named, known, strict=True)
         ]
-        return self._note(request_id, asked, now_ns)
+        return self._note(request_id, asked, now_ns, named)
 
     def cancel_all(self, now_ns: int, symbol: str = "") -> None:
         """Have all open orders canceled, or those of *symbol*.
@@ -279,7 +282,9 @@ class OrderFlow:
             return data
         return msgspec.structs.replace(data, client_order_id=self._ids.next())
 
-    def _prepare(self, one: BatchOperation) -> BatchOperation:
+    def _prepare(
+        self, one: BatchOperation, before: dict[Order, list[ModifyOrderData]]
+    ) -> BatchOperation:
         """Give an operation a name where it needs one, and ask the guards."""
         if isinstance(one, BatchSubmit):
             if one.client_order_id is None:
@@ -288,7 +293,10 @@ class OrderFlow:
             self.orders.check_id(data)
             self._check(data)
         elif isinstance(one, BatchModify):
-            self._check(self.find(one.order_id, one.client_order_id).changed(one))
+            order = self.find(one.order_id, one.client_order_id)
+            earlier = before.setdefault(order, [])
+            self._check_all(order.changed(one, earlier))
+            earlier.append(one)
         return one
 
     def _let_out(self, action: str, now_ns: int, deadline_ns: int | None) -> None:
@@ -304,11 +312,21 @@ class OrderFlow:
     def _check(self, data: OrderData) -> None:
         self.guards.check(data, self._top(data.symbol), self.orders.unknown)
 
+    def _check_all(self, orders: Iterable[OrderData]) -> None:
+        for data in orders:
+            self._check(data)
+
     def _note(
-        self, request_id: str, asked: list[tuple[Order, Operation]], now_ns: int
+        self,
+        request_id: str,
+        asked: list[tuple[Order, Operation]],
+        now_ns: int,
+        parts: Sequence[object] = (),
     ) -> Sent:
-        for order, operation in asked:
-            self.orders.asked(order, operation, request_id, now_ns)
+        """Note what was sent; *parts* are the operations, where some modify."""
+        for (order, operation), part in zip_longest(asked, parts):
+            change = part if isinstance(part, ModifyOrderData) else None
+            self.orders.asked(order, operation, request_id, now_ns, change)
         if asked:
             self._sent[request_id] = asked
             self._is_untold = True

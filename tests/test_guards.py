@@ -199,3 +199,13 @@ def test_a_refusal_has_its_numbers():
 def test_a_limit_that_is_none_is_refused(limits):
     with pytest.raises(ValueError, match=next(iter(limits))):
         Guards(**limits)
+
+
+@pytest.mark.req("SEC-27")
+@pytest.mark.parametrize("kind", ["market", "stop"])
+def test_a_price_that_binds_nobody_does_not_make_an_order_cheap(kind):
+    guards = Guards(max_notional=1000)
+    data = OrderData("AAPL", "buy", kind, 1000, 1.0)
+
+    with pytest.raises(GuardRefused, match="worth"):
+        guards.check(data, Top(99.0, 101.0, True), 0)

@@ -342,6 +342,39 @@ def test_guards_are_asked_of_submits_modifies_and_batches_but_not_of_cancels():
 
 
 @pytest.mark.req("SEC-27")
+def test_two_modifications_under_way_are_judged_together():
+    desk = Desk(guards=Guards(max_notional=10_000))
+    desk.live("c-1")
+    change = ModifyOrderData(client_order_id="c-1", quantity=60.0)
+    sent = desk.flow.modify(change, desk.now_ns)
+    dear = ModifyOrderData(client_order_id="c-1", price=900.0)
+    with pytest.raises(GuardRefused, match="worth"):
+        desk.flow.modify(dear, desk.now_ns)
+
+    desk.refuse(sent.request_id, "invalid_parameter")
+    desk.flow.modify(dear, desk.now_ns)
+
+
+@pytest.mark.req("SEC-27")
+def test_two_modifications_in_a_batch_are_judged_together():
+    desk = Desk(guards=Guards(max_notional=10_000))
+    desk.live("c-1")
+    desk.wire()
+    changes = [
+        BatchModify(client_order_id="c-1", quantity=60.0),
+        BatchModify(client_order_id="c-1", price=900.0),
+    ]
+    with pytest.raises(GuardRefused, match="worth"):
+        desk.flow.batch(changes, desk.now_ns)
+    assert desk.wire() == []
+
+    sent = desk.flow.batch(changes[:1], desk.now_ns)
+    with pytest.raises(GuardRefused, match="worth"):
+        desk.flow.batch(changes[1:], desk.now_ns)
+    assert sent.orders[0].requests[0].change is changes[0]
+
+
+@pytest.mark.req("SEC-27")
 def test_the_collar_looks_at_the_book_of_the_symbol():
     tops = {"AAPL": Top(149.9, 150.1, True)}
     desk = Desk(guards=Guards(collar=0.01, refuse_stale=True), top=tops.get)

@@ -1146,10 +1146,11 @@ TRADING = [
             TOLD,
         ),
         (
-            "new orders go out after a connection as during it",
-            "self._is_ready = False\n        self._begun_ns",
-            "self._begun_ns",
-            TOLD,
+            "orders go out while nobody listens",
+            "return all(map(self._is_confirmed, CHANNELS))",
+            "return True",
+            "test_trading.py::"
+            "test_no_order_goes_out_while_nobody_listens_to_what_becomes_of_orders",
         ),
         (
             "orders wait in a socket that takes no more",
@@ -1170,8 +1171,14 @@ TRADING = [
             GUARDED,
         ),
         (
+            "modifications under way are nothing to guards",
+            "request_id, now_ns, change)\n        if asked:",
+            "request_id, now_ns)\n        if asked:",
+            "test_trading.py::test_two_modifications_under_way_are_judged_together",
+        ),
+        (
             "guards are not asked what a modification makes of an order",
-            "self._check(order.changed(change))",
+            "self._check_all(order.changed(change))",
             "pass",
             GUARDED,
         ),
