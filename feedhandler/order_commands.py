@@ -168,6 +168,7 @@ async def _watch(
 ) -> None:
     """Print what there is, and what happens, until a signal."""
     printer = _Printer(options)
+    _print(options, {"event": "watching", "url": client.feed.config.url})
     for order in client.open_orders:
         _print(options, {"event": "order", "cause": "open"} | _of_order(order))
     client.orders.hearers.append(printer)

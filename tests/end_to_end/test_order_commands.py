@@ -129,6 +129,7 @@ def test_the_guards_of_a_configuration_hold_here_too(access: list[str], tmp_path
 def test_what_happens_is_watched_until_a_signal(access: list[str]):
     with program("order", "watch", "--json", *access) as watch:
         assert watch.process.stdout is not None
+        assert json.loads(watch.line())["event"] == "watching"
         order(
             "submit", "AAPL", "buy", "5", "--type", "limit", "--price", "100", *access
         )
