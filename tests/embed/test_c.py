@@ -21,7 +21,7 @@ from feedhandler import board, counters, records, ring, segment, shm
 from feedhandler.board import Board
 from feedhandler.counters import Counters
 from feedhandler.errors import FeedError
-from feedhandler.order import Cause, Operation
+from feedhandler.order import Cause, Operation, Order
 from feedhandler.orders import Orders
 from feedhandler.private import Moment, PrivatePublisher
 from feedhandler.protocol.messages import OrderData
@@ -734,13 +734,14 @@ def test_c_tells_in_words_what_was_told_of_an_order(build, tmp_path):
         orders.asked(order, Operation.MODIFY, "r-1", 2)
         code = "insufficient_funds"
         publisher.on_order(order, Cause.REFUSED, Operation.CANCEL, code, 0, False)
-        publisher.on_order(order, Cause.GUARDED, Operation.SUBMIT, None, 0, False)
+        unsent = Order(OrderData("AAPL", "buy", "limit", 1.0, 150.5), "d")
+        publisher.on_order(unsent, Cause.GUARDED, Operation.SUBMIT, None, 0, False)
         done = run(build(source), tmp_path)
 
     assert done.stdout.splitlines() == [
         " pending sent none none unknown 150.5 3 0",
         " pending refused cancel insufficient_funds modify_pending 150.5 3 0",
-        " rejected guarded submit none modify_pending 150.5 3 1",
+        " rejected guarded submit none unknown 150.5 3 1",
     ]
 
 
