@@ -106,6 +106,8 @@ class TradingClient:
 
     async def connect(self) -> None:
         """Start a feed of our own; connections are made when they are wanted."""
+        self.feed.unlisten(self._deliver)
+        self.feed.listen(self._deliver)
         if self._is_own and not self.feed.is_running:
             await self.feed.start()
 
@@ -192,8 +194,15 @@ class TradingClient:
         self._hand(message.__struct_config__.tag, message)
 
     def _hand(self, kind: str, message: Any) -> None:
+        """Call all handlers; what the first one raises that does is raised then."""
+        failed: Exception | None = None
         for handler in self._handlers.get(kind, ()):
-            handler(message)
+            try:
+                handler(message)
+            except Exception as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
     # ── orders ────────────────────────────────────────────────────────────────────────
 

@@ -68,6 +68,8 @@ class Guards:
             )
         if self.refuse_stale and (top is None or not top.is_live):
             raise GuardRefused("refuse_stale", f"the book of {data.symbol} is not live")
+        if data.quantity is None or isinstance(data.quantity, bool):
+            raise GuardRefused("finite", "the quantity is no number")
         for number in (data.quantity, data.price, data.stop_price):
             # On the wire this would be null: no number, or no change.
             if number is not None and not math.isfinite(number):

@@ -177,6 +177,8 @@ class FeedHandler:
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        if self._segments is None:
+            return  # who stopped it as well was faster
         for connection in self._connections:
             connection.session.closed(time.monotonic_ns())
         self._take()
@@ -466,8 +468,8 @@ class FeedHandler:
         connection = self._private.get(endpoint)
         if connection is None:
             key = self._shared_key()
-            key.reserve()
             connection = self._connection(endpoint, endpoint.removeprefix("/ws/"), key)
+            key.reserve()
             self._private[endpoint] = connection
         connection.session.add(channel, 0)
         self._account().serve(connection)

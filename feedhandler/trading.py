@@ -588,7 +588,7 @@ class OrderFlow:
 
     def _each(self, tell: Callable[[Hearer], object]) -> None:
         """Tell every hearer, whatever one of them does with it."""
-        for hearer in self.hearers:
+        for hearer in tuple(self.hearers):
             try:
                 tell(hearer)
             except Exception as error:

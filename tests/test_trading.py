@@ -854,6 +854,28 @@ def test_a_flow_that_begins_after_its_subscriptions_has_the_venue_tell_again():
     assert late.is_ready
 
 
+@pytest.mark.parametrize("quantity", [None, True])
+def test_what_is_no_quantity_is_not_sent_and_then_forgotten(quantity):
+    desk = Desk()
+    desk.wire()
+
+    assert desk.refused(quantity=quantity) == "GuardRefused"
+    assert desk.wire() == []
+
+
+def test_a_hearer_that_leaves_while_it_hears_takes_nothing_from_the_next_one():
+    class Leaves(Heard):
+        def on_order(self, *told: Any) -> None:
+            desk.flow.hearers.remove(self)
+
+    desk, after = Desk(), Heard()
+    desk.flow.hearers[:] = [Leaves(), after]
+    desk.submit("c-1")
+    desk.flow.announce()
+
+    assert [told.client_id for told in after.orders] == ["c-1"]
+
+
 def test_an_order_is_let_out_by_a_connection_that_is_open_only():
     desk = Desk(ready=False)
     desk.cut()
