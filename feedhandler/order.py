@@ -271,23 +271,17 @@ class Order:
         refused or not: with the most that may be asked for, at each price.
         """
         asked = [*(r.change for r in self.requests if r.change is not None), *before]
-        for price, stop_price in product(
-            _candidates(change.price, self.price, [c.price for c in asked]),
-            _candidates(
-                change.stop_price, self.stop_price, [c.stop_price for c in asked]
-            ),
-        ):
-            quantities = _candidates(
-                change.quantity, self.quantity, [c.quantity for c in asked]
-            )
-            yield OrderData(
-                self.symbol,
-                cast(Side, self.side),
-                cast(OrderType, self.type),
-                max(q for q in quantities if q is not None),
-                price,
-                stop_price,
-            )
+        quantities = _candidates(
+            change.quantity, self.quantity, [c.quantity for c in asked]
+        )
+        quantity = max(q for q in quantities if q is not None)
+        prices = _candidates(change.price, self.price, [c.price for c in asked])
+        stop_prices = _candidates(
+            change.stop_price, self.stop_price, [c.stop_price for c in asked]
+        )
+        side, kind = cast(Side, self.side), cast(OrderType, self.type)
+        for price, stop_price in product(prices, stop_prices):
+            yield OrderData(self.symbol, side, kind, quantity, price, stop_price)
 
     def __repr__(self) -> str:
         return (
