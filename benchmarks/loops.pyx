@@ -13,9 +13,13 @@ from feedhandler.clock cimport monotonic_ns
 from feedhandler.codec cimport Codec, Decoded, Inbox
 from feedhandler.records cimport LevelsView, Quote
 from feedhandler.ring cimport EMPTY, Reader, Ring
+from feedhandler.scan cimport Text
 from feedhandler.session cimport Session
 from feedhandler.sync cimport Sync, Verdict
 from feedhandler.tracker cimport Route, Slot, TrackedBook
+
+cdef extern from "Python.h":
+    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
 
 cdef extern from "<time.h>" nogil:
     ctypedef int clockid_t
@@ -43,6 +47,16 @@ def time_decode(decoder, list frames) -> int:
     cdef int64_t start = processor_ns()
     for frame in frames:
         decode(frame)
+    return processor_ns() - start
+
+
+def time_codec(Codec codec not None, list frames) -> int:
+    """Return the ns that *codec* needs for *frames*, calls on an inbox that ignores them too."""
+    cdef bytes frame
+    cdef Inbox inbox = Inbox()
+    cdef int64_t start = processor_ns()
+    for frame in frames:
+        codec.decode(PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame), inbox)
     return processor_ns() - start
 
 
@@ -157,13 +171,20 @@ def send_paced(Ring ring not None, Py_ssize_t count, int64_t gap_ns) -> None:
             due_ns = max(due_ns, monotonic_ns() - gap_ns)
 
 
+cdef inline Text lent(str text):
+    """Return the bytes of a str, which live as long as it does."""
+    cdef Text lent
+    lent.data = PyUnicode_AsUTF8AndSize(text, &lent.size)
+    return lent
+
+
 cdef inline int put(Inbox inbox, list names, const Update *update) except -1:
     """Tell *inbox* of one update; *names* has channel and symbol of each book in turn."""
-    cdef object channel = names[2 * update.book]
-    cdef object symbol = names[2 * update.book + 1]
+    cdef Text channel = lent(names[2 * update.book])
+    cdef Text symbol = lent(names[2 * update.book + 1])
     if update.is_bid:
-        return inbox.on_book(channel, symbol, False, update.sequence, 1, &update.level, 1, NULL, 0)
-    return inbox.on_book(channel, symbol, False, update.sequence, 1, NULL, 0, &update.level, 1)
+        return inbox.on_book(&channel, &symbol, False, update.sequence, 1, &update.level, 1, NULL, 0)
+    return inbox.on_book(&channel, &symbol, False, update.sequence, 1, NULL, 0, &update.level, 1)
 
 
 cdef class Ready(Codec):
@@ -184,8 +205,10 @@ cdef class Ready(Codec):
 
 def snapshot(Session session not None, str channel, str symbol, bytes bids, bytes asks) -> None:
     """Start a book anew at sequence 0, with packed levels."""
+    cdef Text channel_text = lent(channel)
+    cdef Text symbol_text = lent(symbol)
     session.on_book(
-        channel, symbol, True, 0, 1,
+        &channel_text, &symbol_text, True, 0, 1,
         <const Level *> PyBytes_AS_STRING(bids), PyBytes_GET_SIZE(bids) // sizeof(Level),
         <const Level *> PyBytes_AS_STRING(asks), PyBytes_GET_SIZE(asks) // sizeof(Level),
     )
@@ -217,12 +240,14 @@ def time_ready(Session session not None, bytes updates not None) -> int:
 def time_messages(Session session not None, str channel, str symbol, list messages) -> int:
     """Return the ns of on_book for *messages*: (bids, asks) of packed levels, from 1 on."""
     cdef bytes bids, asks
+    cdef Text channel_text = lent(channel)
+    cdef Text symbol_text = lent(symbol)
     cdef int64_t sequence = 0
     cdef int64_t start = processor_ns()
     for bids, asks in messages:
         sequence += 1
         session.on_book(
-            channel, symbol, False, sequence, 1,
+            &channel_text, &symbol_text, False, sequence, 1,
             <const Level *> PyBytes_AS_STRING(bids), PyBytes_GET_SIZE(bids) // sizeof(Level),
             <const Level *> PyBytes_AS_STRING(asks), PyBytes_GET_SIZE(asks) // sizeof(Level),
         )
@@ -247,9 +272,11 @@ def time_find(Session session not None, list names not None, bytes updates not N
     """Return the ns to find the routes alone."""
     cdef const Update *update = <const Update *> PyBytes_AS_STRING(updates)
     cdef const Update *end = update + PyBytes_GET_SIZE(updates) // sizeof(Update)
+    cdef Text channel
     cdef int64_t start = processor_ns()
     while update < end:
-        if session.table.find(names[2 * update.book]) is None:
+        channel = lent(names[2 * update.book])
+        if session.table.find(&channel) is None:
             raise ValueError(f"{names[2 * update.book]} has no route")
         update += 1
     return processor_ns() - start

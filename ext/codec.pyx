@@ -1,4 +1,4 @@
-"""One payload in, calls on an Inbox out: JSON by a typed msgspec decoder.
+"""One payload in, calls on an Inbox out: JSON by a typed msgspec decoder, or a scanner.
 
 Whatever the bytes are, decode() answers; it raises only what the inbox raised.
 """
@@ -8,10 +8,11 @@ from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.math cimport INFINITY, NAN
 from libc.stdint cimport uint64_t
-from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 
 import msgspec
+
+from feedhandler.scan cimport HOT_SNAPSHOT, HOT_TRADE, Hot, NOT_HOT, release, reserve, scan
 
 from feedhandler.protocol import messages
 
@@ -51,6 +52,7 @@ cdef extern from *:
     double fh_float(PyObject *number) noexcept
     long long fh_bounded(PyObject *number, long long limit) noexcept
     Py_ssize_t fh_list_size "PyList_GET_SIZE"(PyObject *items) noexcept
+    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
     # NULL with an exception set: looked at here, so that a good frame pays nothing for it.
     PyObject *PyObject_CallOneArg(object function, object argument) noexcept
     PyTypeObject_ *fh_type "Py_TYPE"(PyObject *instance) noexcept
@@ -120,6 +122,12 @@ cdef bint is_ascii(const char *data, Py_ssize_t size) noexcept nogil:
     return (bits & <uint64_t> 0x8080808080808080) == 0
 
 
+cdef inline int text_of(PyObject *text, Text *out) except -1:
+    """Lend the UTF-8 of a str; no decoder makes one that has none."""
+    out.data = PyUnicode_AsUTF8AndSize(<object> text, &out.size)
+    return 0
+
+
 cdef int pending() except -1:
     """Let Cython see an exception that C code left behind."""
     return -1
@@ -141,14 +149,9 @@ cdef int take(Levels *out, PyObject *items) noexcept:
     cdef Py_ssize_t count = fh_list_size(items)
     cdef Py_ssize_t i
     cdef PyObject *pair
-    cdef Level *grown
     cdef double price, size
-    if count > out.capacity:
-        grown = <Level *> realloc(out.levels, 2 * count * sizeof(Level))
-        if grown == NULL:
-            return -1
-        out.levels = grown
-        out.capacity = <int> (2 * count)
+    if reserve(out, count) < 0:
+        return -1
     for i in range(count):
         pair = fh_list_item(items, i)
         price = fh_float(fh_tuple_item(pair, 0))
@@ -168,26 +171,26 @@ cdef inline double or_nan(object number) except? -1.0:
 cdef class Inbox:
     """Take what a Codec decoded; the defaults ignore it."""
 
-    cdef int on_book(self, object channel, object symbol, bint snapshot, int64_t sequence,
-                     int64_t timestamp_ms, const Level *bids, int bid_count,
+    cdef int on_book(self, const Text *channel, const Text *symbol, bint snapshot,
+                     int64_t sequence, int64_t timestamp_ms, const Level *bids, int bid_count,
                      const Level *asks, int ask_count) except -1:
         return 0
 
-    cdef int on_bad_book(self, object channel) except -1:
+    cdef int on_bad_book(self, const Text *channel) except -1:
         return 0
 
-    cdef int on_trade(self, object channel, object symbol, double price, double size, bint buy,
-                      object trade_id, int64_t trade_ms) except -1:
+    cdef int on_trade(self, const Text *channel, const Text *symbol, double price, double size,
+                      bint buy, const Text *trade_id, int64_t trade_ms) except -1:
         return 0
 
-    cdef int on_ticker(self, object channel, object symbol, Ticker *ticker) except -1:
+    cdef int on_ticker(self, const Text *channel, const Text *symbol, Ticker *ticker) except -1:
         return 0
 
-    cdef int on_candle(self, object channel, object symbol, object interval,
+    cdef int on_candle(self, const Text *channel, const Text *symbol, object interval,
                        Candle *candle, int64_t timestamp_ms) except -1:
         return 0
 
-    cdef int on_bad_value(self, object channel) except -1:
+    cdef int on_bad_value(self, const Text *channel) except -1:
         return 0
 
     cdef int on_heartbeat(self) except -1:
@@ -233,14 +236,12 @@ cdef class MsgspecCodec(Codec):
         )
 
     def __dealloc__(self):
-        free(self.bids.levels)
-        free(self.asks.levels)
+        release(&self.bids)
+        release(&self.asks)
 
     cdef Decoded decode(self, const char *payload, Py_ssize_t size, Inbox inbox) except *:
         cdef PyObject *message
-        cdef PyObject *data
         cdef PyTypeObject_ *kind
-        cdef int64_t sequence, timestamp_ms
         self.payload.data = payload
         self.payload.size = size
         # msgspec checks the UTF-8 of what it keeps, not of what it skips.
@@ -252,28 +253,7 @@ cdef class MsgspecCodec(Codec):
         try:
             kind = fh_type(message)
             if kind == ORDERBOOK_UPDATE or kind == ORDERBOOK:
-                data = fh_member(message, UPDATE_DATA)
-                sequence = fh_bounded(fh_member(data, BOOK_SEQUENCE), SEQUENCE_LIMIT)
-                timestamp_ms = fh_bounded(fh_member(message, UPDATE_TIMESTAMP), TIME_LIMIT_MS)
-                if (
-                    sequence < 0
-                    or timestamp_ms < 0
-                    or take(&self.bids, fh_member(data, BOOK_BIDS)) < 0
-                    or take(&self.asks, fh_member(data, BOOK_ASKS)) < 0
-                ):
-                    inbox.on_bad_book(<object> fh_member(message, UPDATE_CHANNEL))
-                else:
-                    inbox.on_book(
-                        <object> fh_member(message, UPDATE_CHANNEL),
-                        <object> fh_member(data, BOOK_SYMBOL),
-                        kind == ORDERBOOK,
-                        sequence,
-                        timestamp_ms,
-                        self.bids.levels,
-                        self.bids.count,
-                        self.asks.levels,
-                        self.asks.count,
-                    )
+                self.deliver_book(message, kind == ORDERBOOK, inbox)
             elif kind == TRADE:
                 deliver_trade(message, inbox)
             else:
@@ -284,6 +264,25 @@ cdef class MsgspecCodec(Codec):
 
     cdef bytes encode(self, object message):
         return self.encoder.encode(message)
+
+    cdef int deliver_book(self, PyObject *message, bint snapshot, Inbox inbox) except -1:
+        cdef PyObject *data = fh_member(message, UPDATE_DATA)
+        cdef int64_t sequence = fh_bounded(fh_member(data, BOOK_SEQUENCE), SEQUENCE_LIMIT)
+        cdef int64_t timestamp_ms = fh_bounded(fh_member(message, UPDATE_TIMESTAMP), TIME_LIMIT_MS)
+        cdef Text channel, symbol
+        text_of(fh_member(message, UPDATE_CHANNEL), &channel)
+        if (
+            sequence < 0
+            or timestamp_ms < 0
+            or take(&self.bids, fh_member(data, BOOK_BIDS)) < 0
+            or take(&self.asks, fh_member(data, BOOK_ASKS)) < 0
+        ):
+            return inbox.on_bad_book(&channel)
+        text_of(fh_member(data, BOOK_SYMBOL), &symbol)
+        return inbox.on_book(
+            &channel, &symbol, snapshot, sequence, timestamp_ms,
+            self.bids.levels, self.bids.count, self.asks.levels, self.asks.count,
+        )
 
     cdef int deliver(self, object message, Inbox inbox) except -1:
         """Hand on everything that is not hot."""
@@ -311,6 +310,36 @@ cdef class MsgspecCodec(Codec):
         return Decoded.MALFORMED if head.type in self.known_types else Decoded.UNKNOWN
 
 
+cdef class ScanCodec(MsgspecCodec):
+    """Reads the hot messages straight from the bytes, and leaves all others to msgspec.
+
+    What it reads means, to the bit, what msgspec makes of it; see scan.pyx.
+    """
+
+    def __dealloc__(self):
+        release(&self.message.bids)
+        release(&self.message.asks)
+
+    cdef Decoded decode(self, const char *payload, Py_ssize_t size, Inbox inbox) except *:
+        cdef Scanned *read = &self.message
+        cdef Hot hot = scan(payload, size, read)
+        if hot == NOT_HOT:
+            return MsgspecCodec.decode(self, payload, size, inbox)
+        self.scanned += 1
+        if hot == HOT_TRADE:
+            inbox.on_trade(
+                &read.channel, &read.symbol, read.price, read.size, read.buy,
+                &read.trade_id, read.trade_ms,
+            )
+        else:
+            inbox.on_book(
+                &read.channel, &read.symbol, hot == HOT_SNAPSHOT, read.sequence,
+                read.timestamp_ms, read.bids.levels, read.bids.count,
+                read.asks.levels, read.asks.count,
+            )
+        return Decoded.DECODED
+
+
 cdef bint is_utf8(const char *payload, Py_ssize_t size) except -1:
     try:
         PyUnicode_DecodeUTF8(<char *> payload, size, NULL)
@@ -324,16 +353,19 @@ cdef int deliver_trade(PyObject *message, Inbox inbox) except -1:
     cdef double price = fh_float(fh_member(data, TRADE_PRICE))
     cdef double size = fh_float(fh_member(data, TRADE_SIZE))
     cdef int64_t trade_ms = fh_bounded(fh_member(data, TRADE_TIME), TIME_LIMIT_MS)
-    channel = <object> fh_member(message, TRADE_CHANNEL)
+    cdef Text channel, symbol, trade_id
+    text_of(fh_member(message, TRADE_CHANNEL), &channel)
     if not (is_positive(price) and is_positive(size) and trade_ms >= 0):
-        return inbox.on_bad_value(channel)
+        return inbox.on_bad_value(&channel)
+    text_of(fh_member(data, TRADE_SYMBOL), &symbol)
+    text_of(fh_member(data, TRADE_ID), &trade_id)
     return inbox.on_trade(
-        channel,
-        <object> fh_member(data, TRADE_SYMBOL),
+        &channel,
+        &symbol,
         price,
         size,
         <object> fh_member(data, TRADE_SIDE) == "buy",
-        <object> fh_member(data, TRADE_ID),
+        &trade_id,
         trade_ms,
     )
 
@@ -341,9 +373,12 @@ cdef int deliver_trade(PyObject *message, Inbox inbox) except -1:
 cdef int deliver_ticker(object message, Inbox inbox) except -1:
     cdef Ticker ticker
     cdef int64_t timestamp_ms = fh_bounded(<PyObject *> message.timestamp, TIME_LIMIT_MS)
+    cdef Text channel, symbol
     data = message.data
+    text_of(<PyObject *> message.channel, &channel)
+    text_of(<PyObject *> data.symbol, &symbol)
     if timestamp_ms < 0:
-        return inbox.on_bad_value(message.channel)
+        return inbox.on_bad_value(&channel)
     memset(&ticker, 0, sizeof(ticker))
     ticker.venue_ns = timestamp_ms * 1_000_000
     ticker.last_price = or_nan(data.last_price)
@@ -358,15 +393,18 @@ cdef int deliver_ticker(object message, Inbox inbox) except -1:
     ticker.open = or_nan(data.open)
     for value in (ticker.last_price, ticker.bid, ticker.ask, ticker.high, ticker.low, ticker.open):
         if value <= 0.0:                            # false for NaN
-            return inbox.on_bad_value(message.channel)
+            return inbox.on_bad_value(&channel)
     if ticker.last_size < 0.0 or ticker.volume < 0.0:
-        return inbox.on_bad_value(message.channel)
-    return inbox.on_ticker(message.channel, data.symbol, &ticker)
+        return inbox.on_bad_value(&channel)
+    return inbox.on_ticker(&channel, &symbol, &ticker)
 
 
 cdef int deliver_candle(object message, Inbox inbox) except -1:
     cdef Candle candle
+    cdef Text channel, symbol
     data = message.data
+    text_of(<PyObject *> message.channel, &channel)
+    text_of(<PyObject *> data.symbol, &symbol)
     cdef int64_t timestamp_ms = fh_bounded(<PyObject *> message.timestamp, TIME_LIMIT_MS)
     cdef int64_t start_ms = fh_bounded(<PyObject *> data.start_time, TIME_LIMIT_MS)
     cdef int64_t end_ms = fh_bounded(<PyObject *> data.end_time, TIME_LIMIT_MS)
@@ -385,5 +423,5 @@ cdef int deliver_candle(object message, Inbox inbox) except -1:
         and candle.low <= candle.close <= candle.high
         and is_size(candle.volume)
     ):
-        return inbox.on_bad_value(message.channel)
-    return inbox.on_candle(message.channel, data.symbol, data.interval, &candle, timestamp_ms)
+        return inbox.on_bad_value(&channel)
+    return inbox.on_candle(&channel, &symbol, data.interval, &candle, timestamp_ms)

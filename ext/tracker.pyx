@@ -22,22 +22,13 @@ from feedhandler.protocol.channels import format_channel, parse_channel
 from feedhandler.records import INTERVAL_NAMES
 
 
-cdef extern from "Python.h":
-    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
-
-
 cdef extern from *:
     """
-    /* The bytes of an ASCII str, NULL for any other object. */
-    static inline const char *fh_ascii(PyObject *object, Py_ssize_t *length)
-    {
-        if (!PyUnicode_CheckExact(object) || !PyUnicode_IS_COMPACT_ASCII(object))
-            return NULL;
-        *length = PyUnicode_GET_LENGTH(object);
-        return (const char *)PyUnicode_1BYTE_DATA(object);
-    }
+    /* The bytes of an ASCII str, which they live as long as. */
+    #define fh_lend(object, data, size) \
+        (*(data) = PyUnicode_DATA(object), *(size) = PyUnicode_GET_LENGTH(object))
     """
-    const char *fh_ascii(PyObject *text, Py_ssize_t *length) noexcept
+    void fh_lend(PyObject *text, const char **data, Py_ssize_t *size) noexcept
 
 
 COUNTERS = (
@@ -187,6 +178,7 @@ cdef class Route:
         self.channel = format_channel(channel)
         self.kind = KINDS.get(channel.kind, Kind.PRIVATE)
         self.symbol = channel.symbol
+        fh_lend(<PyObject *> self.symbol, &self.symbol_text.data, &self.symbol_text.size)
         self.instrument = instrument
         self.interval = INTERVAL_NAMES.index(channel.interval) if channel.interval else -1
         if channel.kind == "orderbook":
@@ -222,13 +214,8 @@ cdef class Route:
             memset(self.seen, 0, SEEN * sizeof(uint64_t))
 
 
-cdef inline bint same_text(object a, object b) noexcept:
-    """Compare two str of which *b* is ASCII."""
-    cdef Py_ssize_t a_length = 0
-    cdef Py_ssize_t b_length = 0
-    cdef const char *a_text = fh_ascii(<PyObject *> a, &a_length)
-    cdef const char *b_text = fh_ascii(<PyObject *> b, &b_length)
-    return a_text != NULL and a_length == b_length and memcmp(a_text, b_text, a_length) == 0
+cdef inline bint same_text(const Text *a, const Text *b) noexcept nogil:
+    return a.size == b.size and memcmp(a.data, b.data, a.size) == 0
 
 
 cdef inline uint64_t hash_text(const char *text, Py_ssize_t length) noexcept nogil:
@@ -276,8 +263,8 @@ cdef class RouteTable:
         self.mask = size - 1
         self.routes = routes
         for route in routes:
-            made.text = fh_ascii(<PyObject *> route.channel, &made.length)
-            made.hash = hash_text(made.text, made.length)
+            fh_lend(<PyObject *> route.channel, &made.text.data, &made.text.size)
+            made.hash = hash_text(made.text.data, made.text.size)
             made.route = <PyObject *> route
             slot = &self.slots[made.hash & self.mask]
             while slot.route != NULL:
@@ -287,21 +274,11 @@ cdef class RouteTable:
     def __dealloc__(self):
         free(self.slots)
 
-    cdef Route find(self, object channel):
-        cdef Py_ssize_t length = 0
-        cdef const char *text = fh_ascii(<PyObject *> channel, &length)
-        cdef const Slot *slot
-        cdef uint64_t hashed
-        if text == NULL:
-            return None
-        hashed = hash_text(text, length)
-        slot = &self.slots[hashed & self.mask]
+    cdef Route find(self, const Text *channel):
+        cdef uint64_t hashed = hash_text(channel.data, channel.size)
+        cdef const Slot *slot = &self.slots[hashed & self.mask]
         while slot.route != NULL:
-            if (
-                slot.hash == hashed
-                and slot.length == length
-                and memcmp(slot.text, text, length) == 0
-            ):
+            if slot.hash == hashed and same_text(&slot.text, channel):
                 return <Route> slot.route
             slot = &self.slots[(slot - self.slots + 1) & self.mask]
         return None
@@ -375,8 +352,8 @@ cdef class Tracker(Inbox):
             self.fault(error)
         return self.actions
 
-    cdef int on_book(self, object channel, object symbol, bint snapshot, int64_t sequence,
-                     int64_t timestamp_ms, const Level *bids, int bid_count,
+    cdef int on_book(self, const Text *channel, const Text *symbol, bint snapshot,
+                     int64_t sequence, int64_t timestamp_ms, const Level *bids, int bid_count,
                      const Level *asks, int ask_count) except -1:
         cdef Route route
         cdef TrackedBook book
@@ -388,7 +365,7 @@ cdef class Tracker(Inbox):
             self.counters.add(Count.UNROUTED, 1)
             return 0
         book = route.book
-        if book is None or not same_text(symbol, book.symbol):
+        if book is None or not same_text(symbol, &route.symbol_text):
             self.counters.add(Count.MISMATCHES, 1)
             return self.on_bad_book(channel)
         if snapshot:
@@ -646,18 +623,16 @@ cdef class Tracker(Inbox):
         })
         return 0
 
-    cdef int on_trade(self, object channel, object symbol, double price, double size, bint buy,
-                      object trade_id, int64_t trade_ms) except -1:
+    cdef int on_trade(self, const Text *channel, const Text *symbol, double price, double size,
+                      bint buy, const Text *trade_id, int64_t trade_ms) except -1:
         cdef Trade trade
         cdef Route route
-        cdef Py_ssize_t length
-        cdef const char *text
+        cdef Py_ssize_t length = trade_id.size
         end_stage(self, DECODE)
         route = self.find(channel, symbol, Kind.TRADE)
         if route is None:
             return 0
-        text = PyUnicode_AsUTF8AndSize(trade_id, &length)
-        if length and route.is_repeated(text, length):
+        if length and route.is_repeated(trade_id.data, length):
             self.counters.add(Count.DUPLICATES, 1)
             return 0
         memset(&trade, 0, sizeof(trade))
@@ -669,14 +644,14 @@ cdef class Tracker(Inbox):
         if length > 16:
             trade.flags |= TradeFlags.ID_CUT
             length = 16
-        memcpy(trade.trade_id, text, length)
+        memcpy(trade.trade_id, trade_id.data, length)
         trade.price = price
         trade.size = size
         self.records += 1
         self.counters.add(Count.TRADES, 1)
         return self.sink.on_trade(&trade)
 
-    cdef int on_ticker(self, object channel, object symbol, Ticker *ticker) except -1:
+    cdef int on_ticker(self, const Text *channel, const Text *symbol, Ticker *ticker) except -1:
         cdef Route route
         end_stage(self, DECODE)
         route = self.find(channel, symbol, Kind.TICKER)
@@ -687,7 +662,7 @@ cdef class Tracker(Inbox):
         self.counters.add(Count.TICKERS, 1)
         return self.sink.on_ticker(ticker)
 
-    cdef int on_candle(self, object channel, object symbol, object interval,
+    cdef int on_candle(self, const Text *channel, const Text *symbol, object interval,
                        Candle *candle, int64_t timestamp_ms) except -1:
         cdef Route route
         end_stage(self, DECODE)
@@ -701,13 +676,13 @@ cdef class Tracker(Inbox):
         self.counters.add(Count.CANDLES, 1)
         return self.sink.on_candle(route.instrument, route.interval, candle)
 
-    cdef Route find(self, object channel, object symbol, Kind kind):
+    cdef Route find(self, const Text *channel, const Text *symbol, Kind kind):
         """Return the Route of a channel message, or None, counted, where it has none."""
         cdef Route route = self.table.find(channel)
         if route is None:
             self.counters.add(Count.UNROUTED, 1)
             return None
-        if route.kind != kind or not same_text(symbol, route.symbol):
+        if route.kind != kind or not same_text(symbol, &route.symbol_text):
             self.counters.add(Count.MISMATCHES, 1)
             return None
         return route
@@ -769,7 +744,7 @@ cdef class Tracker(Inbox):
             if book.quoted:
                 self.publish(book, now_ns, 0)
 
-    cdef int on_bad_book(self, object channel) except -1:
+    cdef int on_bad_book(self, const Text *channel) except -1:
         """Treat a book message that cannot be used as a lost update of its channel."""
         cdef Route route = self.table.find(channel)
         self.counters.add(Count.BAD_VALUES, 1)
@@ -777,7 +752,7 @@ cdef class Tracker(Inbox):
             self.lose(route.book)
         return 0
 
-    cdef int on_bad_value(self, object channel) except -1:
+    cdef int on_bad_value(self, const Text *channel) except -1:
         self.counters.add(Count.BAD_VALUES, 1)
         return 0
 

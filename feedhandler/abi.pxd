@@ -2,7 +2,7 @@
 
 
 cdef enum:
-    ABI = 4
+    ABI = 5
 
 cdef int loaded_abi() noexcept                  # answered by the installed module
 

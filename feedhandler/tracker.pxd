@@ -7,6 +7,7 @@ from feedhandler.book cimport Level, OrderBook
 from feedhandler.codec cimport Codec, Inbox
 from feedhandler.counters cimport Counters
 from feedhandler.records cimport LevelsView, Quote
+from feedhandler.scan cimport Text
 from feedhandler.sink cimport Sink, Tap
 from feedhandler.sync cimport Sync
 
@@ -101,6 +102,7 @@ cdef class TrackedBook:
 cdef class Route:
     cdef readonly str channel
     cdef readonly str symbol
+    cdef Text symbol_text               # ASCII, borrowed from symbol
     cdef readonly int instrument
     cdef readonly int interval
     cdef readonly uint32_t epoch        # connections that it was held on; trades carry it
@@ -115,8 +117,7 @@ cdef class Route:
 
 cdef struct Slot:               # of the table that finds a Route by the text of its channel
     uint64_t hash
-    const char *text            # ASCII, borrowed from the Route's channel
-    Py_ssize_t length
+    Text text                   # ASCII, borrowed from the Route's channel
     PyObject *route             # borrowed from Tracker.routes; NULL: free
 
 
@@ -125,7 +126,7 @@ cdef class RouteTable:
     cdef uint64_t mask
     cdef list routes            # keeps what the slots borrow
 
-    cdef Route find(self, object channel)
+    cdef Route find(self, const Text *channel)
 
 
 cdef class Tracker(Inbox):
@@ -165,4 +166,4 @@ cdef class Tracker(Inbox):
     cdef int heal(self, TrackedBook book) except -1
     cdef int note_live(self, TrackedBook book) except -1
     cdef int drain(self, TrackedBook book, bint unpublished, int64_t recv_ns) except -1
-    cdef Route find(self, object channel, object symbol, Kind kind)
+    cdef Route find(self, const Text *channel, const Text *symbol, Kind kind)

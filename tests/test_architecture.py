@@ -40,6 +40,7 @@ FLOORS = [
         "client_ids",
         "command",
     },
+    {"scan"},
     {
         "codec",
         "publisher",
