@@ -53,7 +53,6 @@ cdef class Listener(WSListener):
     cpdef on_ws_frame(self, WSTransport transport, WSFrame frame):
         cdef int actions = 0
         cdef uint64_t records = self.session.records
-        cdef bint sampled
         if not self.reading:
             # One stamp for all that one read brought: the clock costs more than the ring.
             self.recv_ns = monotonic_ns()
@@ -65,23 +64,24 @@ cdef class Listener(WSListener):
             and frame.payload_size <= self.max_message_bytes
         ):
             self.frames += 1
-            sampled = self.frames % SAMPLE == 0
-            if sampled:
+            if self.frames % SAMPLE == 0:
+                self.sampled = True
                 self.session.clock = monotonic_ns
             actions = self.session.feed(frame.payload_ptr, frame.payload_size, self.recv_ns)
-            if sampled:
-                self.session.clock = NULL
-                if self.session.records != records:
-                    self.session.counters.record(
-                        FRAME_TO_RING, monotonic_ns() - self.recv_ns)
+            self.session.clock = NULL
+            if self.sampled:
+                self.sample(records)
         else:
             actions = self.special_or_fault(frame)
         if actions & Action.RESYNC:
             self.resync = True
         if frame.last_in_buffer:
             self.reading = False
-            self.flush_sink()
-            if self.resync:
+            actions |= self.session.end_read()
+            if self.sampled:
+                self.sample(records)
+                self.sampled = False
+            if self.resync or actions & Action.RESYNC:
                 # All books that one read left behind go into one request.
                 self.resync = False
                 actions |= self.session.collect(self.recv_ns)
@@ -109,10 +109,16 @@ cdef class Listener(WSListener):
                 self.close_code = ABNORMAL
                 self.close_reason = "connection lost"
         self.session.closed(monotonic_ns(), self.close_code, self.close_reason)
-        self.flush_sink()
+        self.session.end_read()
         if not self.closed.done():
             self.closed.set_result(None)
         self.on_events()
+
+    cdef void sample(self, uint64_t records) noexcept nogil:
+        """Record how long the message took, if there are more *records* since it came."""
+        if self.session.records != records:
+            self.session.counters.record(FRAME_TO_RING, monotonic_ns() - self.recv_ns)
+            self.sampled = False
 
     cdef int act(self, int actions) except -1:
         if actions & Action.REFUSE:
@@ -142,14 +148,6 @@ cdef class Listener(WSListener):
         except Exception as error:
             self.session.fault(error)
             return Action.RESYNC
-
-    cdef int flush_sink(self) except -1:
-        """Let the sink's readers know; what it raises is the embedder's mistake."""
-        try:
-            self.session.sink.flush()
-        except Exception as error:
-            self.session.sink_error(error)
-        return 0
 
     cdef int special(self, WSFrame frame) except -1:
         """Take every frame that is not a whole message of the right size."""
@@ -246,7 +244,7 @@ cdef class Listener(WSListener):
         self.closing = True
         self.closing_ns = monotonic_ns()
         self.session.closing(self.closing_ns)
-        self.flush_sink()
+        self.session.end_read()
 
     def is_overdue(self, int64_t timeout_ns) -> bool:
         """Tell whether the close handshake has taken *timeout_ns* or more."""
@@ -280,11 +278,11 @@ cdef class Listener(WSListener):
     def tick(self):
         """Let time pass for the session and do what it then asks for."""
         self.act(self.session.tick(monotonic_ns()))
-        self.flush_sink()
+        self.session.end_read()
 
     def flush(self):
         """Hand on what the session has done outside of a read, and wants sent."""
-        self.flush_sink()
+        self.session.end_read()
         if self.transport is not None and not self.closing:
             self.act(self.session.collect(monotonic_ns()))
 

@@ -154,6 +154,7 @@ cdef class Session(Tracker):
         *,
         int64_t utc_offset_ns=0,
         bint changes_only=False,
+        bint last_in_read=False,
         int64_t quiet_after_ns=0,
         int64_t stall_after_ns=1_000_000_000,
         int64_t resync_interval_ns=0,

@@ -63,6 +63,7 @@ COUNTERS = (
     "faults",
     "audits",
     "differences",
+    "conflated",
     # As they are, not as often as they were; the control loop sets them.
     "heartbeat_age_ms",
     "round_trip_us",
@@ -300,6 +301,7 @@ cdef class Tracker(Inbox):
         *_,
         int64_t utc_offset_ns=0,
         bint changes_only=False,
+        bint last_in_read=False,
         int64_t quiet_after_ns=0,
         **__,
     ):
@@ -308,6 +310,7 @@ cdef class Tracker(Inbox):
         self.counters = counters
         self.utc_offset_ns = utc_offset_ns
         self.changes_only = changes_only
+        self.last_in_read = last_in_read
         self.quiet_after_ns = quiet_after_ns
         self.routes = {}
         self.table = RouteTable([])
@@ -387,6 +390,8 @@ cdef class Tracker(Inbox):
             if book.held:
                 return self.heal(book)
             end_stage(self, APPLY)
+            if self.last_in_read and book.quote.flags & Flags.LIVE:
+                return self.put_off(book)
             return self.publish(book, self.now_ns, 0)
         if verdict == Verdict.SKIP:
             self.counters.add(Count.DUPLICATES, 1)
@@ -412,6 +417,8 @@ cdef class Tracker(Inbox):
         if book.levels.replace(bids, bid_count, asks, ask_count) < 0:
             raise MemoryError
         self.counters.add(Count.SNAPSHOTS, 1)
+        if book.is_put_off:
+            self.counters.add(Count.CONFLATED, 1)
         book.checked_ns = self.now_ns
         book.last_ns = self.now_ns
         if is_audit and self.audit(book, sequence):
@@ -596,12 +603,59 @@ cdef class Tracker(Inbox):
         quote.ask_price = ask_price
         quote.ask_size = ask_size
         levels.view(&self.view)
+        if book.is_put_off:
+            book.is_put_off = False
+            self.view.bid_changed = min(self.view.bid_changed, book.bid_changed)
+            self.view.ask_changed = min(self.view.ask_changed, book.ask_changed)
         if same:
             return self.sink.on_depth(quote, book.sequence, book.epoch, &self.view)
         book.quoted = True
         self.records += 1
         self.counters.add(Count.QUOTES, 1)
         return self.sink.on_quote(quote, book.sequence, book.epoch, &self.view)
+
+    cdef int put_off(self, TrackedBook book) except -1:
+        """Leave a book that is LIVE to be published when all of the read is applied."""
+        if book.is_put_off:
+            self.counters.add(Count.CONFLATED, 1)
+            book.bid_changed = min(book.bid_changed, book.levels.bid_changed)
+            book.ask_changed = min(book.ask_changed, book.levels.ask_changed)
+            return 0
+        book.is_put_off = True
+        book.bid_changed = book.levels.bid_changed
+        book.ask_changed = book.levels.ask_changed
+        if self.last_put_off is None:
+            self.first_put_off = book
+        else:
+            self.last_put_off.next_put_off = book
+        self.last_put_off = book
+        return 0
+
+    cdef int end_read(self) except -1:
+        """Publish what was put off, and let the sink's readers know of all of the read.
+
+        Returns the Actions it calls for; what a sink raises is counted, and stops nothing.
+        """
+        cdef TrackedBook book = self.first_put_off
+        cdef TrackedBook following
+        cdef int before = self.actions
+        cdef int asked
+        self.actions = Action.NOTHING
+        self.first_put_off = None
+        self.last_put_off = None
+        try:
+            while book is not None:
+                following = book.next_put_off
+                book.next_put_off = None
+                if book.is_put_off:
+                    self.publish(book, self.now_ns, 0)
+                book = following
+            self.sink.flush()
+        except Exception as error:
+            self.sink_error(error)
+        asked = self.actions
+        self.actions |= before
+        return asked
 
     cdef int crossing(self, TrackedBook book, uint16_t flags) except -1:
         """Have a snapshot asked for when a book crosses: is it us, or the venue?"""
@@ -659,6 +713,7 @@ cdef class Tracker(Inbox):
             return 0
         ticker.recv_ns = self.now_ns + self.utc_offset_ns
         ticker.instrument = <uint16_t> route.instrument
+        self.records += 1
         self.counters.add(Count.TICKERS, 1)
         return self.sink.on_ticker(ticker)
 
@@ -673,6 +728,7 @@ cdef class Tracker(Inbox):
             self.counters.add(Count.MISMATCHES, 1)
             return 0
         candle.recv_ns = self.now_ns + self.utc_offset_ns
+        self.records += 1
         self.counters.add(Count.CANDLES, 1)
         return self.sink.on_candle(route.instrument, route.interval, candle)
 
@@ -938,6 +994,10 @@ cdef class Tracker(Inbox):
         taken = self.events
         self.events = []
         return taken
+
+    def read_ended(self) -> int:
+        """Publish what was put off to the end of the read; returns the Actions."""
+        return self.end_read()
 
     def receive(self, bytes payload not None, int64_t now_ns) -> int:
         """Take one message, as feed() does; for hosts and tests in Python."""

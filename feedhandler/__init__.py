@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from feedhandler.consumer import MarketData, attach
     from feedhandler.embed import get_include
     from feedhandler.errors import FeedError
+    from feedhandler.feed import Feed
     from feedhandler.handler import FeedHandler
     from feedhandler.records import Flags, TradeFlags, flag_names, trade_flag_names
     from feedhandler.secret import Secret
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Event",
+    "Feed",
     "FeedConfig",
     "FeedError",
     "FeedHandler",
@@ -41,6 +43,7 @@ __all__ = [
 
 _HOMES = {
     "Event": "tracker",
+    "Feed": "feed",
     "FeedConfig": "config",
     "FeedError": "errors",
     "FeedHandler": "handler",

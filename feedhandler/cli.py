@@ -281,6 +281,7 @@ def _speed(text: str) -> float | str:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from feedhandler import collector
     from feedhandler.handler import FeedHandler
 
     config = _feed_config(options)
@@ -296,6 +297,7 @@ def _run(options: argparse.Namespace) -> int:
     async def feed(stop: asyncio.Event) -> int:
         async with FeedHandler(config, secret=secret) as handler:
             print(f"feed {config.shm.name} url={config.url}", flush=True)
+            collector.settle()
             waiting = asyncio.ensure_future(handler.wait())
             stopping = asyncio.ensure_future(stop.wait())
             await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -305,7 +307,7 @@ def _run(options: argparse.Namespace) -> int:
             waiting.cancel()
         return DONE
 
-    return _until_signal(feed)
+    return _until_signal(feed, config.loop.mode == "spin")
 
 
 def _secret(options: argparse.Namespace, config: "FeedConfig") -> "Secret | None":
@@ -535,9 +537,14 @@ def _demo(options: argparse.Namespace) -> int:
 # ── loops ─────────────────────────────────────────────────────────────────────────────
 
 
-def _until_signal(work: Any) -> int:
-    """Run *work(stop)* on uvloop; SIGINT and SIGTERM set *stop*, a second one kills."""
+def _until_signal(work: Any, spin: bool = False) -> int:
+    """Run *work(stop)*; SIGINT and SIGTERM set *stop*, a second one kills.
+
+    On uvloop or, if it is to *spin*, on a loop that never sleeps.
+    """
     import uvloop
+
+    from feedhandler.spin import SpinEventLoop
 
     async def supervise() -> int:
         loop = asyncio.get_running_loop()
@@ -557,7 +564,9 @@ def _until_signal(work: Any) -> int:
         code = await task
         return INTERRUPTED if signal.SIGINT in interrupted else code
 
-    return uvloop.run(supervise())
+    factory = SpinEventLoop if spin else uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(supervise())
 
 
 def _log_unawaited(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

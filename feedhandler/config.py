@@ -135,10 +135,14 @@ class Shm(_Section, frozen=True):
 
 
 class Loop(_Section, frozen=True):
-    """How the event loop waits, and the core that it is pinned to (-1: none)."""
+    """How the event loop of ``feedhandler run`` waits, and where."""
 
-    mode: Literal["block"] = "block"
+    mode: Literal["block", "spin"] = "block"
+    """Sleep in the kernel until something comes, or never sleep: a core of its own."""
     cpu: Annotated[int, Meta(ge=-1)] = -1
+    """The core that it is pinned to; -1: any."""
+    gc: Literal["automatic", "beat"] = "automatic"
+    """When Python collects garbage: as it likes, or at our beat, ten times a second."""
 
 
 class Limits(_Section, frozen=True):
@@ -210,7 +214,11 @@ class FeedConfig(_Section, frozen=True):
     shm: Shm = Shm()
     loop: Loop = Loop()
     limits: Limits = Limits()
-    publish: Literal["every", "changes"] = "every"
+    codec: Literal["msgspec", "scan"] = "msgspec"
+    """How payloads are read: "scan" reads hot messages from their bytes."""
+    publish: Literal["every", "changes", "last_in_read"] = "every"
+    """A quote for every message of a book, or for those that change its top, or one for
+    all that a read of the socket brought."""
     quiet_after: Seconds = 30.0
     """Seconds without a message of a book until it is STALE and asked for; 0: never.
 

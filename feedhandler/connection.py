@@ -17,6 +17,7 @@ from picows import WSError, ws_connect
 
 from feedhandler.protocol.codes import ABNORMAL, UNTRUSTED
 from feedhandler.session import Session, State
+from feedhandler.spin import SpinEventLoop
 
 with warnings.catch_warnings():
     # picows structs other than the ones compiled against: refuse, do not guess.
@@ -106,6 +107,9 @@ class Connection:
             # ValueError: of a host name or port that cannot be.
             return ABNORMAL, _describe(error)
         self._listener = listener
+        loop = asyncio.get_running_loop()
+        if isinstance(loop, SpinEventLoop) and listener.transport is not None:
+            loop.pump.take(listener.transport.underlying_transport)
         if self._stop.is_set():
             await self._finish(listener)
         await listener.closed

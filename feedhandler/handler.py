@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, Self
 from feedhandler.audit import AuditLog
 from feedhandler.authentication import ApiKey, shared_key
 from feedhandler.backoff import Backoff
-from feedhandler.codec import MsgspecCodec
+from feedhandler.codec import MsgspecCodec, ScanCodec
+from feedhandler.collector import Collector
 from feedhandler.config import FeedConfig, Instrument
 from feedhandler.connection import Connection
 from feedhandler.desk import Desk
@@ -48,6 +49,7 @@ LIVE_POLL_S = 0.002
 # For the venue to answer our close frames; the whole end takes less than 2 s.
 STOP_S = 1.0
 WINDOW_NS = 61_000_000_000
+CODECS = {"msgspec": MsgspecCodec, "scan": ScanCodec}
 # Connection logs its attempts and its end by itself, with the URL.
 LOG_LEVELS = {
     "state": logging.DEBUG,
@@ -116,6 +118,8 @@ class FeedHandler:
         self._beat: asyncio.TimerHandle | None = None
         self._segments: Segments | None = None
         self._audit: AuditLog | None = None
+        self._collector: Collector | None = None
+        self._told = 0
         self._forget()
 
     def _forget(self) -> None:
@@ -162,6 +166,8 @@ class FeedHandler:
             raise
         for connection in self._connections:
             self._run(connection)
+        if self.config.loop.gc == "beat":
+            self._collector = Collector()
         self._on_beat()
 
     async def stop(self) -> None:
@@ -188,6 +194,9 @@ class FeedHandler:
         """Give back what others may want: the segments, the key's connections."""
         if self._desk is not None:
             self._desk.close()
+        if self._collector is not None:
+            self._collector.close()
+            self._collector = None
         if self._audit is not None:
             self._audit.close()
             self._look_at_audit(self._audit)
@@ -228,6 +237,17 @@ class FeedHandler:
         while True:
             self._raise_failed(all_of_them=True)
             await asyncio.sleep(BEAT_S)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether every connection has given up for good."""
+        connections = self._connections
+        return bool(connections) and all(c.failed is not None for c in connections)
+
+    @property
+    def happened(self) -> int:
+        """How many events there were: what sinks and callables were given."""
+        return self._told + sum(c.session.records for c in self._connections)
 
     def check_connections(self) -> None:
         """Raise ConnectionFailed if one has given up for good."""
@@ -526,13 +546,14 @@ class FeedHandler:
         if self._sink is not None:
             sink = Tee(self._sink, sink, self._on_sink_error)
         session = Session(
-            MsgspecCodec(),
+            CODECS[config.codec](),
             sink,
             segments.counters,
             Throttle(limits.subscribe_per_minute, WINDOW_NS),
             Throttle(limits.other_per_minute, WINDOW_NS),
             utc_offset_ns=segments.utc_offset_ns,
             changes_only=config.publish == "changes",
+            last_in_read=config.publish == "last_in_read",
             quiet_after_ns=int(config.quiet_after * 1e9),
             stall_after_ns=int(config.stall_after * 1e9),
             resync_interval_ns=int(config.resync_interval * 1e9),
@@ -585,6 +606,8 @@ class FeedHandler:
         if self._audit is not None:
             self._look_at_audit(self._audit)
         self._gauge()
+        if self._collector is not None:
+            self._collector.beat()
 
     def _look_at_audit(self, audit: AuditLog) -> None:
         """Count the lines of the audit log; tell, once, if it has ended by itself."""
@@ -628,6 +651,7 @@ class FeedHandler:
         self._account().flush()
 
     def _deliver(self, message: object, connection: Connection) -> None:
+        self._told += 1
         if isinstance(message, SystemNotification):
             self._mark_markets(message)
         self._account().hear(message, connection)
@@ -657,6 +681,7 @@ class FeedHandler:
         connection.flush()
 
     def _tell(self, event: Event) -> None:
+        self._told += 1
         level = LOG_LEVELS.get(event.kind, logging.INFO)
         if log.isEnabledFor(level):
             words = " ".join(f"{key}={value!r}" for key, value in event.detail.items())

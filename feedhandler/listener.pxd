@@ -24,12 +24,13 @@ cdef class Listener(WSListener):
     cdef bint discarding
     cdef bytearray fragments
     cdef uint64_t frames
+    cdef bint sampled                       # a message whose latency is to be recorded
     cdef object text                        # decoder of a message in fragments, if it is text
 
+    cdef void sample(self, uint64_t records) noexcept nogil
     cdef int act(self, int actions) except -1
     cdef int act_or_fault(self, int actions) except -1
     cdef int special_or_fault(self, WSFrame frame) except -1
     cdef int special(self, WSFrame frame) except -1
     cdef int fragment(self, WSFrame frame) except -1
     cdef int close(self, WSFrame frame) except -1
-    cdef int flush_sink(self) except -1

@@ -53,6 +53,7 @@ class Session(Tracker):
         *,
         utc_offset_ns: int = 0,
         changes_only: bool = False,
+        last_in_read: bool = False,
         quiet_after_ns: int = 0,
         stall_after_ns: int = 1_000_000_000,
         resync_interval_ns: int = 0,

@@ -1,7 +1,7 @@
 """What one connection knows of the market: its books, and how far each can be trusted."""
 
 from cpython.object cimport PyObject
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 
 from feedhandler.book cimport Level, OrderBook
 from feedhandler.codec cimport Codec, Inbox
@@ -54,6 +54,7 @@ cdef enum Count:                # indices of the counters; COUNTERS has their na
     FAULTS
     AUDITS
     DIFFERENCES
+    CONFLATED
 
 cdef enum:                      # indices of the histograms; HISTOGRAMS has their names
     FRAME_TO_RING = 0           # from the read of the socket to the sink's return
@@ -96,6 +97,10 @@ cdef class TrackedBook:
     cdef int64_t quiet_ns       # so long without one is not normal; 0: nothing is watched
     cdef bint is_silent         # for so long: STALE until a snapshot says what is the matter
     cdef bint to_verify         # crossed, and no snapshot has said so yet
+    cdef bint is_put_off        # what was applied is to be published when the read ends
+    cdef int32_t bid_changed    # the best ranks that changed since it was published
+    cdef int32_t ask_changed
+    cdef TrackedBook next_put_off
     cdef int rung               # of the ladder: subscribe, unsubscribe + subscribe, reconnect
 
 
@@ -141,6 +146,9 @@ cdef class Tracker(Inbox):
     cdef int64_t stalled                    # how often we had not read for long
     cdef bint is_connected
     cdef bint changes_only
+    cdef bint last_in_read                  # one quote of a book for all that one read brought
+    cdef TrackedBook first_put_off          # and by next_put_off the others, in their order
+    cdef TrackedBook last_put_off
     cdef int64_t quiet_after_ns             # 0: a book may be silent for ever
     cdef int64_t utc_offset_ns
     cdef readonly int64_t now_ns            # monotonic, of what it does or last did
@@ -148,7 +156,7 @@ cdef class Tracker(Inbox):
     cdef int64_t in_time_until_ns           # what is read later was not read in time
     cdef int actions
     cdef int malformed_run
-    cdef uint64_t records                   # quotes and trades given to the sink
+    cdef readonly uint64_t records          # quotes, trades, tickers, candles given to the sink
     cdef RouteTable table                   # the same as routes, for the hot path
     cdef LevelsView view
     cdef Clock clock                        # lent for a message that is sampled; or NULL
@@ -160,6 +168,8 @@ cdef class Tracker(Inbox):
                             const Level *asks, int ask_count) except -1
     cdef int audit(self, TrackedBook book, int64_t sequence) except -1
     cdef int fall_short(self, TrackedBook book) except -1
+    cdef int put_off(self, TrackedBook book) except -1
+    cdef int end_read(self) except -1
     cdef int crossing(self, TrackedBook book, uint16_t flags) except -1
     cdef int publish(self, TrackedBook book, int64_t recv_ns, uint16_t extra) except -1
     cdef int degrade(self, TrackedBook book, bint gap) except -1

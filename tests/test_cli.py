@@ -49,6 +49,7 @@ def file(tmp_path: Path) -> str:
 SHOWN = """\
 url = "wss://venue.example"
 ca_file = "ca.pem"
+codec = "msgspec"
 publish = "every"
 quiet_after = 30.0
 stall_after = 1.0

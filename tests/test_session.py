@@ -1419,6 +1419,73 @@ def test_no_trust_changes_twice():
     assert [quote.flags for quote in feed.quotes()] == [STALE | GAP]
 
 
+# ── publish = "last_in_read" ──────────────────────────────────────────────────────────
+
+
+def test_with_last_in_read_a_book_has_one_quote_for_a_read():
+    feed = live_feed(last_in_read=True)
+    feed.update(101, [(150.0, 501.0)])
+    feed.update(102, [(150.01, 1.0)])
+    feed.update(103, [(149.0, 1.0)])
+    assert feed.quotes() == []
+
+    feed.session.read_ended()
+    (quote,) = feed.quotes()
+
+    assert (quote.sequence, quote.bid_price, quote.flags & TRUST) == (103, 150.01, LIVE)
+    assert feed.counter("conflated") == 2
+    assert feed.counter("quotes") + 2 == feed.counter("snapshots") + 3
+    feed.session.read_ended()
+    assert feed.quotes() == []
+
+
+def test_with_last_in_read_books_are_published_in_the_order_of_their_first_message():
+    other = "orderbook:MSFT:10"
+    feed = live_feed(AAPL, other, last_in_read=True)
+    feed.update(101, [(150.0, 2.0)], channel=other)
+    feed.update(101, [(150.0, 3.0)])
+    feed.update(102, [(150.0, 4.0)], channel=other)
+    feed.session.read_ended()
+
+    assert [(q.instrument, q.bid_size) for q in feed.quotes()] == [(1, 4.0), (0, 3.0)]
+
+
+@pytest.mark.req("I-03")
+def test_with_last_in_read_a_change_of_trust_waits_for_nothing():
+    feed = live_feed(last_in_read=True)
+    feed.update(101, [(150.0, 2.0)])
+    feed.update(103, [(150.0, 4.0)])
+
+    (quote,) = feed.quotes()
+    assert (quote.sequence, quote.bid_size) == (101, 2.0)
+    assert quote.flags & TRUST == STALE | GAP
+
+    feed.snapshot(103, *SOUND)
+    (quote,) = feed.quotes()
+    assert (quote.sequence, quote.flags & TRUST) == (103, LIVE)
+    feed.session.read_ended()
+    assert feed.quotes() == []
+
+
+def test_with_last_in_read_a_book_that_crosses_is_asked_for_when_the_read_ends():
+    feed = live_feed(last_in_read=True)
+    feed.now_ns += 2 * SECOND_NS
+    feed.update(101, [(160.0, 2.0)])
+
+    assert feed.session.read_ended() & Action.RESYNC
+    assert feed.quotes()[0].flags & Flags.CROSSED
+
+
+def test_with_last_in_read_a_snapshot_overtakes_what_was_put_off():
+    feed = live_feed(last_in_read=True)
+    feed.update(101, [(150.0, 2.0)])
+    feed.snapshot(200, *SOUND)
+    feed.session.read_ended()
+
+    assert [quote.sequence for quote in feed.quotes()] == [200]
+    assert feed.counter("conflated") == 1
+
+
 # ── publish = "changes" ───────────────────────────────────────────────────────────────
 
 

@@ -142,6 +142,23 @@ def test_a_change_below_the_top_reaches_the_board_though_it_is_no_quote():
     assert board.top("AAPL").sequence == 102
 
 
+def test_all_levels_of_messages_with_one_quote_reach_the_board():
+    publisher, quotes, _, board = shared()
+    feed = play(publisher, last_in_read=True)
+    quotes.poll()
+    feed.update(102, [(150.0, 7.0)], [(150.05, 8.0)], channel=AAPL)
+    feed.update(103, [(149.0, 3.0)], channel=AAPL)
+    feed.update(104, [], [(150.2, 4.0)], channel=AAPL)
+    feed.session.read_ended()
+
+    assert quotes.poll()["sequence"].tolist() == [104]
+    book, depth = feed.book(), board.depth("AAPL")
+    assert [tuple(level) for level in depth.bids] == book.bids(5)
+    assert [tuple(level) for level in depth.asks] == book.asks(5)
+    assert (150.0, 7.0) in book.bids(5)
+    assert (150.05, 8.0) in book.asks(5)
+
+
 def test_the_board_has_at_most_its_levels():
     publisher, _, _, board = shared()
     feed = play(publisher)

@@ -1,0 +1,111 @@
+"""A feed that its caller drives, for an engine that has a loop of its own."""
+
+import time
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Self
+
+from feedhandler.config import FeedConfig
+from feedhandler.handler import FeedHandler
+from feedhandler.secret import Secret
+from feedhandler.sink import Sink
+from feedhandler.spin import SpinEventLoop
+from feedhandler.tracker import Event
+
+__all__ = ["Feed"]
+
+
+class Feed:
+    """A feed without a thread or an asyncio loop of its own: poll() does what is ready.
+
+    Takes what FeedHandler takes, which it has as *handler*; its sinks and callables are
+    called from within poll(), on the caller's thread. One thread, the same for all
+    calls, in which no asyncio loop is running. What is not polled for ``stall_after``
+    seconds has fallen behind: all of its books are STALE until they are known to be of
+    now.
+
+    Use as a context manager, or call start() and stop().
+    """
+
+    def __init__(
+        self,
+        config: FeedConfig,
+        sink: Sink | None = None,
+        on_event: Callable[[Event], object] | None = None,
+        on_message: Callable[[object], object] | None = None,
+        secret: Secret | None = None,
+    ) -> None:
+        self.handler = FeedHandler(config, sink, on_event, on_message, secret)
+        self._loop: SpinEventLoop | None = None
+        self._happened = 0
+
+    def start(self) -> None:
+        """Create the segments and begin to connect; raises as FeedHandler.start()."""
+        if self._loop is not None:
+            raise RuntimeError("the feed was started already")
+        self._loop = SpinEventLoop()
+        try:
+            self._run(self.handler.start())
+        except BaseException:
+            self._close()
+            raise
+        self._happened = self.handler.happened
+
+    def poll(self) -> int:
+        """Do what is ready, without waiting; return how many events that brought.
+
+        Events are what sinks and callables are given: quotes, trades, tickers, candles,
+        messages of the account, changes of state. Raises ConnectionFailed once every
+        connection has given up, and RuntimeError where the feed is not running.
+        """
+        loop = self._loop
+        if loop is None:
+            raise RuntimeError("the feed is not running")
+        if not loop.turn():
+            return 0
+        before = self._happened
+        self._happened = self.handler.happened
+        if self.handler.has_ended:
+            self.handler.check_connections()
+        return self._happened - before
+
+    def live(self, timeout: float) -> None:
+        """Poll until every book is LIVE; TimeoutError after *timeout* seconds."""
+        end = time.monotonic() + timeout
+        while not self.handler.is_live:
+            self.poll()
+            if time.monotonic() > end:
+                raise TimeoutError(f"not every book is LIVE after {timeout} s")
+
+    def stop(self) -> None:
+        """Close all connections, flag all quotes STALE, end the segments; up to 2 s."""
+        if self._loop is None:
+            return
+        try:
+            self._run(self.handler.stop())
+        finally:
+            self._close()
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        assert self._loop is not None
+        self._loop.run_until_complete(work)
+
+    def _close(self) -> None:
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.run_until_complete(loop.shutdown_default_executor())
+            loop.close()
+
+    def __enter__(self) -> Self:
+        """Start the feed."""
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop the feed."""
+        self.stop()

@@ -1,0 +1,44 @@
+"""An event loop that never sleeps, and reads the sockets of a feed by itself."""
+
+from libc.stdint cimport int64_t
+
+
+cdef enum:
+    MOST_SOCKETS = 128          # read directly; more go by the selector
+
+
+cdef enum Found:
+    DATA                        # *size* bytes from the socket *at*
+    ENDED                       # the socket *at* gives no more
+    DUE                         # the loop has something to do
+
+
+cdef struct Socket:
+    int descriptor
+    char *room                  # where the protocol wants the next bytes
+    Py_ssize_t size
+
+
+cdef class Pump:
+    cdef Socket sockets[128]
+    cdef int count
+    cdef int next               # the socket whose turn it is
+    cdef int at
+    cdef Py_ssize_t size
+    cdef int selector           # descriptor of the epoll that has all other sockets
+    cdef bint indirect          # a connection is left to the selector: ask it every time
+    cdef int passes             # since the selector and the clock were looked at
+    cdef list transports
+    cdef list protocols
+    cdef list updates           # each protocol's buffer_updated
+    cdef list rooms             # memoryviews that keep what *room* points into
+    cdef bint wanted            # callbacks or timers were added
+    cdef int64_t due_ns         # of the loop's next timer
+    cdef readonly int64_t reads         # of sockets, that brought something
+
+    cdef bint is_due(self) noexcept nogil
+    cdef int read_once(self, loop) except -1
+    cdef Found look(self, bint wait) noexcept nogil
+    cdef int deliver(self) except -1
+    cdef int make_room(self, int at) except -1
+    cdef object remove(self, int at)

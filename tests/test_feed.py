@@ -1,0 +1,138 @@
+"""A feed that its caller drives."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from feedhandler import Event, Feed, FeedConfig, PythonSink, attach
+from feedhandler.config import build
+from feedhandler.errors import ConnectionFailed, RingAbsent, RingBusy
+from feedhandler.testing.venue import RunningVenue
+from tests.end_to_end.processes import unique
+
+SECONDS = 15.0
+
+
+def config(venue: RunningVenue, **more: Any) -> FeedConfig:
+    return build(
+        {
+            "url": venue.url,
+            "shm": {"name": unique("feed")},
+            "codec": "scan",
+            "limits": {"reconnect_base_s": 0.02, "reconnect_jitter": 0.0},
+            "instruments": [{"symbol": "AAPL"}, {"symbol": "MSFT"}],
+            **more,
+        }
+    )
+
+
+def until(feed: Feed, probe: Callable[[], Any], what: str) -> int:
+    """Poll until *probe* is true; return how many events that brought."""
+    end = time.monotonic() + SECONDS
+    events = 0
+    while not probe():
+        events += feed.poll()
+        assert time.monotonic() < end, f"waited {SECONDS} s for {what}"
+    return events
+
+
+class Heard(PythonSink):
+    def __init__(self) -> None:
+        self.count = 0
+
+    def quote(self, event: Any) -> None:
+        self.count += 1
+
+    def trade(self, event: Any) -> None:
+        self.count += 1
+
+
+def test_polling_brings_the_market_and_counts_what_it_brought(feedhandler_venue):
+    heard = Heard()
+    told: list[Event] = []
+    with Feed(config(feedhandler_venue), heard, told.append) as feed:
+        feed.live(SECONDS)
+        before = heard.count + len(told)
+        events = until(feed, lambda: heard.count > 200, "the market")
+
+        assert events == heard.count + len(told) - before
+        assert feed.handler.book("AAPL").is_live
+        with attach(feed.handler.config.shm.name) as market:
+            assert market.top("AAPL").is_live
+            assert market.status().state == "LIVE"
+    with pytest.raises(RingAbsent):
+        attach(feed.handler.config.shm.name)
+
+
+def test_an_idle_poll_returns_at_once(feedhandler_venue):
+    feedhandler_venue.do(lambda venue: venue.faults.freeze("orderbook:AAPL:10"))
+    with Feed(config(feedhandler_venue, instruments=[{"symbol": "AAPL"}])) as feed:
+        end = time.monotonic() + 1.0
+        slow = 0
+        while time.monotonic() < end:
+            start = time.monotonic()
+            feed.poll()
+            slow += time.monotonic() - start > 0.05
+        # Others use the machine, too; a poll that slept would do so each time.
+        assert slow < 5
+
+
+@pytest.mark.req("I-03")
+def test_a_caller_that_stops_polling_finds_its_books_stale(feedhandler_venue):
+    told: list[Event] = []
+    settings = config(feedhandler_venue, stall_after=0.2)
+    with Feed(settings, on_event=told.append) as feed:
+        feed.live(SECONDS)
+        time.sleep(0.5)
+        until(feed, lambda: any(e.kind == "stall" for e in told), "the stall")
+        until(feed, lambda: feed.handler.is_live, "being in time again")
+
+
+def test_a_venue_that_restarts_is_found_again(feedhandler_venue):
+    with Feed(config(feedhandler_venue)) as feed:
+        feed.live(SECONDS)
+        feedhandler_venue.do(lambda venue: venue.faults.close_all(1001, "going away"))
+        until(feed, lambda: not feed.handler.is_live, "the end of the connection")
+        until(feed, lambda: feed.handler.is_live, "all books again")
+
+
+def test_a_feed_that_has_given_up_says_so_when_it_is_polled():
+    settings = build(
+        {
+            "url": "ws://127.0.0.1:1",
+            "shm": {"name": ""},
+            "limits": {"reconnect_base_s": 0.0, "reconnect_attempts": 1},
+            "instruments": [{"symbol": "AAPL"}],
+        }
+    )
+    with (
+        Feed(settings) as feed,
+        pytest.raises(ConnectionFailed, match="Connect call failed"),
+    ):
+        until(feed, lambda: False, "the end")
+
+
+def test_a_name_that_is_taken_leaves_nothing_open(feedhandler_venue):
+    settings = config(feedhandler_venue)
+    with Feed(settings) as feed:
+        other = Feed(settings)
+        with pytest.raises(RingBusy):
+            other.start()
+        with pytest.raises(RuntimeError, match="not running"):
+            other.poll()
+        feed.live(SECONDS)
+
+
+def test_it_can_be_started_again(feedhandler_venue):
+    feed = Feed(config(feedhandler_venue))
+    for _ in range(2):
+        feed.start()
+        feed.live(SECONDS)
+        feed.stop()
+        feed.stop()
+    feed.start()
+    with pytest.raises(RuntimeError, match="already"):
+        feed.start()
+    feed.stop()
