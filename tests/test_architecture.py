@@ -208,7 +208,7 @@ def test_no_module_but_the_shells_reads_a_clock():
     shells = {
         "clock", "shm", "ring", "listener", "connection", "handler", "consumer", "demo",
         "live_table", "shm_table", "venue.server", "venue.connection", "testing.proxy",
-        "client", "desk", "trader",
+        "client", "desk", "feed", "spin", "trader",
     }  # fmt: skip
     reading = {
         module_of(path)
