@@ -14,7 +14,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from feedhandler.credentials import (
@@ -282,6 +282,7 @@ def _speed(text: str) -> float | str:
 
 def _run(options: argparse.Namespace) -> int:
     from feedhandler import collector
+    from feedhandler.event_loop import FeedEventLoop
     from feedhandler.handler import FeedHandler
 
     config = _feed_config(options)
@@ -307,7 +308,7 @@ def _run(options: argparse.Namespace) -> int:
             waiting.cancel()
         return DONE
 
-    return _until_signal(feed, config.loop.mode == "spin")
+    return _until_signal(feed, lambda: FeedEventLoop(config.loop.mode == "spin"))
 
 
 def _secret(options: argparse.Namespace, config: "FeedConfig") -> "Secret | None":
@@ -537,14 +538,14 @@ def _demo(options: argparse.Namespace) -> int:
 # ── loops ─────────────────────────────────────────────────────────────────────────────
 
 
-def _until_signal(work: Any, spin: bool = False) -> int:
-    """Run *work(stop)*; SIGINT and SIGTERM set *stop*, a second one kills.
+def _until_signal(
+    work: Any, new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None
+) -> int:
+    """Run *work(stop)*, on uvloop if on no other; SIGINT and SIGTERM set *stop*.
 
-    On uvloop or, if it is to *spin*, on a loop that never sleeps.
+    A second one kills.
     """
     import uvloop
-
-    from feedhandler.spin import SpinEventLoop
 
     async def supervise() -> int:
         loop = asyncio.get_running_loop()
@@ -564,8 +565,7 @@ def _until_signal(work: Any, spin: bool = False) -> int:
         code = await task
         return INTERRUPTED if signal.SIGINT in interrupted else code
 
-    factory = SpinEventLoop if spin else uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
+    with asyncio.Runner(loop_factory=new_loop or uvloop.new_event_loop) as runner:
         return runner.run(supervise())
 
 

@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 from picows import WSError, ws_connect
 
+from feedhandler.event_loop import FeedEventLoop
 from feedhandler.protocol.codes import ABNORMAL, UNTRUSTED
 from feedhandler.session import Session, State
-from feedhandler.spin import SpinEventLoop
 
 with warnings.catch_warnings():
     # picows structs other than the ones compiled against: refuse, do not guess.
@@ -108,7 +108,7 @@ class Connection:
             return ABNORMAL, _describe(error)
         self._listener = listener
         loop = asyncio.get_running_loop()
-        if isinstance(loop, SpinEventLoop) and listener.transport is not None:
+        if isinstance(loop, FeedEventLoop) and listener.transport is not None:
             loop.pump.take(listener.transport.underlying_transport)
         if self._stop.is_set():
             await self._finish(listener)

@@ -6,10 +6,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from feedhandler.config import FeedConfig
+from feedhandler.event_loop import FeedEventLoop
 from feedhandler.handler import FeedHandler
 from feedhandler.secret import Secret
 from feedhandler.sink import Sink
-from feedhandler.spin import SpinEventLoop
 from feedhandler.tracker import Event
 
 __all__ = ["Feed"]
@@ -36,14 +36,14 @@ class Feed:
         secret: Secret | None = None,
     ) -> None:
         self.handler = FeedHandler(config, sink, on_event, on_message, secret)
-        self._loop: SpinEventLoop | None = None
+        self._loop: FeedEventLoop | None = None
         self._happened = 0
 
     def start(self) -> None:
         """Create the segments and begin to connect; raises as FeedHandler.start()."""
         if self._loop is not None:
             raise RuntimeError("the feed was started already")
-        self._loop = SpinEventLoop()
+        self._loop = FeedEventLoop()
         try:
             self._run(self.handler.start())
         except BaseException:

@@ -6,22 +6,27 @@ from collections.abc import Iterator
 
 import pytest
 
-from feedhandler.spin import SpinEventLoop
+from feedhandler.event_loop import FeedEventLoop
 
 
-class _Spinning(asyncio.DefaultEventLoopPolicy):
-    def new_event_loop(self) -> SpinEventLoop:
-        return SpinEventLoop()
+class _Policy(asyncio.DefaultEventLoopPolicy):
+    def __init__(self, spin: bool) -> None:
+        super().__init__()
+        self.spin = spin
+
+    def new_event_loop(self) -> FeedEventLoop:
+        return FeedEventLoop(self.spin)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--loop", choices=("block", "spin"), default="block")
+    parser.addoption("--loop", choices=("asyncio", "block", "spin"), default="asyncio")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """With --loop=spin, have what a test runs in asyncio run on the loop that spins."""
-    if config.getoption("--loop") == "spin":
-        asyncio.set_event_loop_policy(_Spinning())
+    """Have what a test runs in asyncio run on a loop that reads sockets by itself."""
+    loop = config.getoption("--loop")
+    if loop != "asyncio":
+        asyncio.set_event_loop_policy(_Policy(loop == "spin"))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -56,7 +56,7 @@ FLOORS = [
     },
     {"tracker"},
     {"session"},
-    {"listener", "spin", "trading", "venue"},
+    {"event_loop", "listener", "trading", "venue"},
     {"connection", "config", "credentials", "segments", "tls", "trader", "engines"},
     {"desk", "consumer", "consumer_async"},
     {"handler"},
@@ -208,7 +208,7 @@ def test_no_module_but_the_shells_reads_a_clock():
     shells = {
         "clock", "shm", "ring", "listener", "connection", "handler", "consumer", "demo",
         "live_table", "shm_table", "venue.server", "venue.connection", "testing.proxy",
-        "client", "desk", "feed", "spin", "trader",
+        "client", "desk", "event_loop", "feed", "trader",
     }  # fmt: skip
     reading = {
         module_of(path)

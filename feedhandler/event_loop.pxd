@@ -1,4 +1,4 @@
-"""An event loop that never sleeps, and reads the sockets of a feed by itself."""
+"""An event loop that reads the sockets of a feed by itself, and need not ever sleep."""
 
 from libc.stdint cimport int64_t
 
@@ -32,10 +32,12 @@ cdef class Pump:
     cdef list protocols
     cdef list updates           # each protocol's buffer_updated
     cdef list rooms             # memoryviews that keep what *room* points into
+    cdef bint spins             # never sleeps
     cdef bint wanted            # callbacks or timers were added
     cdef int64_t due_ns         # of the loop's next timer
     cdef readonly int64_t reads         # of sockets, that brought something
 
+    cdef bint sleep(self) noexcept nogil
     cdef bint is_due(self) noexcept nogil
     cdef int read_once(self, loop) except -1
     cdef Found look(self, bint wait) noexcept nogil

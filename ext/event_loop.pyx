@@ -1,11 +1,11 @@
-"""An event loop that never sleeps, and reads the sockets of a feed by itself.
+"""An event loop that reads the sockets of a feed by itself, and need not ever sleep.
 
 The sockets of a feed are taken out of the selector and read in turn, without the GIL,
 straight into the buffer of picows. The rest of asyncio, which costs more than all that
-follows a read, runs when a callback or a timer is due, or when the selector, asked now
-and then, has another socket that is ready. A socket that ends goes back to asyncio, which
-knows how to end a connection. What is encrypted is left to the selector, which is then
-asked every time.
+follows a read, runs when a callback or a timer is due, or when another socket is ready.
+Where the loop spins, the selector that knows of those is asked now and then; otherwise
+the loop sleeps until one of all of them is ready. A socket that ends goes back to
+asyncio, which knows how to end a connection. What is encrypted is left to the selector.
 """
 
 import asyncio
@@ -26,6 +26,17 @@ cdef extern from "<sys/epoll.h>" nogil:
     struct epoll_event:
         pass
     int epoll_wait(int descriptor, epoll_event *events, int count, int timeout_ms)
+
+cdef extern from "<poll.h>" nogil:
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    const short POLLIN
+    int ppoll(pollfd *ready, unsigned long count, const timespec *rest, const void *mask)
 
 cdef extern from "Python.h":
     Py_buffer *PyMemoryView_GET_BUFFER(object view) noexcept
@@ -50,9 +61,10 @@ cdef class Pump:
         self.selector = -1
         self.due_ns = INT64_MAX
 
-    def serve(self, int selector):
-        """Look also at the epoll with this descriptor."""
+    def serve(self, int selector, bint spins):
+        """Look also at the epoll with this descriptor, and never sleep if it *spins*."""
         self.selector = selector
+        self.spins = spins
 
     def take(self, transport) -> bool:
         """Read *transport*'s socket from now on; False leaves it to the selector."""
@@ -117,7 +129,10 @@ cdef class Pump:
                 if not wait:
                     return DUE
                 asked = 0
-                self.passes += 1
+                if self.spins:
+                    self.passes += 1
+                elif self.sleep():
+                    return DUE
             if wait and (self.passes >= PASSES or self.indirect and asked == 0):
                 if self.is_due():
                     return DUE
@@ -136,6 +151,30 @@ cdef class Pump:
                 return DATA
             if size == 0 or errno not in (EAGAIN, EINTR):
                 return ENDED
+
+    cdef bint sleep(self) noexcept nogil:
+        """Sleep until a socket, the selector or a timer is ready; tell if it is no socket."""
+        cdef pollfd ready[129]
+        cdef timespec rest
+        cdef int64_t rest_ns
+        cdef int at
+        ready[0].fd = self.selector
+        ready[0].events = POLLIN
+        for at in range(self.count):
+            ready[at + 1].fd = self.sockets[at].descriptor
+            ready[at + 1].events = POLLIN
+        rest_ns = self.due_ns - monotonic_ns() if self.due_ns < INT64_MAX else self.due_ns
+        if rest_ns < 0:
+            rest_ns = 0
+        rest.tv_sec = rest_ns // 1_000_000_000
+        rest.tv_nsec = rest_ns % 1_000_000_000
+        if ppoll(ready, self.count + 1, &rest, NULL) <= 0 or ready[0].revents:
+            return True
+        for at in range(self.count):
+            if ready[at + 1].revents:
+                self.next = at
+                break
+        return False
 
     cdef bint is_due(self) noexcept nogil:
         """Ask selector and clock whether the loop has something to do."""
@@ -176,12 +215,15 @@ cdef class Pump:
         if timeout is not None:
             self.due_ns = monotonic_ns() + <int64_t> (1e9 * max(0.0, min(timeout, FOREVER_S)))
 
-    def spin(self, timeout):
+    def read(self, timeout):
         """Read until the loop has something to do, or *timeout* seconds have passed."""
         cdef Found found
         self.sweep()
         self.wanted = False
         self.expect(timeout)
+        if timeout is not None and timeout <= 0:
+            self.read_once(None)
+            return
         while not self.wanted:
             with nogil:
                 found = self.look(True)
@@ -204,6 +246,9 @@ cdef class Pump:
                 return 0
             if found == ENDED:
                 self.remove(self.at).resume_reading()
+                continue
+            if loop is None:
+                self.deliver()
                 continue
             if running_loop() is not None:
                 raise RuntimeError("this thread has a loop that is running already")
@@ -231,13 +276,13 @@ cdef class Pump:
 
 
 class _Selector(selectors.EpollSelector):
-    """The selector of a loop that spins: where asyncio would sleep, the pump reads."""
+    """The selector of the loop: where asyncio would sleep, the pump reads."""
 
-    def __init__(self, pump):
+    def __init__(self, pump, spin):
         super().__init__()
         self.pump = pump
         self.stop = None
-        pump.serve(self.fileno())
+        pump.serve(self.fileno(), spin)
 
     def select(self, timeout=None):
         """Return what is ready besides the pump's sockets, which were read meanwhile."""
@@ -245,22 +290,23 @@ class _Selector(selectors.EpollSelector):
             self.pump.expect(timeout)
             self.stop()
         else:
-            self.pump.spin(timeout)
+            self.pump.read(timeout)
         return super().select(0)
 
 
-class SpinEventLoop(asyncio.SelectorEventLoop):
-    """An asyncio loop that takes a whole processor and never sleeps.
+class FeedEventLoop(asyncio.SelectorEventLoop):
+    """An asyncio loop that reads the sockets of a feed by itself.
 
-    ``asyncio.Runner(loop_factory=SpinEventLoop)`` runs a program on it. A connection's
-    socket is read by the *pump* once that was given its transport. While the loop is not
-    running, turn() does what is ready without waiting for anything.
+    ``asyncio.Runner(loop_factory=FeedEventLoop)`` runs a program on it. A connection's
+    socket is read by the *pump* once that was given its transport. With *spin* it takes a
+    whole processor and never sleeps. While the loop is not running, turn() does what is
+    ready without waiting for anything.
     """
 
-    def __init__(self):
+    def __init__(self, spin=False):
         self.pump = Pump()
-        self._spinning = _Selector(self.pump)
-        super().__init__(self._spinning)
+        self._reading = _Selector(self.pump, spin)
+        super().__init__(self._reading)
 
     def call_soon(self, callback, *args, context=None):
         """As asyncio has it."""
@@ -281,8 +327,8 @@ class SpinEventLoop(asyncio.SelectorEventLoop):
 
     def run_once(self):
         """Run the callbacks and timers that are due, once."""
-        self._spinning.stop = self.stop
+        self._reading.stop = self.stop
         try:
             self.run_forever()
         finally:
-            self._spinning.stop = None
+            self._reading.stop = None

@@ -1,4 +1,4 @@
-"""The loop that never sleeps: it reads by itself, and forgets nothing of asyncio."""
+"""The loop that reads by itself, and forgets nothing of asyncio."""
 
 import asyncio
 import os
@@ -7,30 +7,39 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
-from feedhandler.spin import Pump, SpinEventLoop
+from feedhandler.event_loop import FeedEventLoop, Pump
 from tests.loops import eventually
 
 SECONDS = 10.0
 RESET = struct.pack("ii", 1, 0)
 
 
-def run(work: Coroutine[Any, Any, Any]) -> Any:
-    async def bounded() -> Any:
-        async with asyncio.timeout(SECONDS):
-            return await work
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
-    with asyncio.Runner(loop_factory=SpinEventLoop) as runner:
-        return runner.run(bounded())
+
+@pytest.fixture(params=[False, True], ids=["block", "spin"])
+def run(request: pytest.FixtureRequest) -> Run:
+    def run(work: Coroutine[Any, Any, Any]) -> Any:
+        async def bounded() -> Any:
+            async with asyncio.timeout(SECONDS):
+                return await work
+
+        with asyncio.Runner(
+            loop_factory=lambda: FeedEventLoop(request.param)
+        ) as runner:
+            return runner.run(bounded())
+
+    return run
 
 
 def pump() -> Pump:
     loop = asyncio.get_running_loop()
-    assert isinstance(loop, SpinEventLoop)
+    assert isinstance(loop, FeedEventLoop)
     return loop.pump
 
 
@@ -66,7 +75,7 @@ async def connected(made: type[Reader] = Reader) -> tuple[Reader, socket.socket]
     return reader, peer
 
 
-def test_what_comes_is_read_in_order_and_not_by_the_selector():
+def test_what_comes_is_read_in_order_and_not_by_the_selector(run: Run):
     sent = bytes(range(256)) * 64
 
     async def work() -> int:
@@ -82,7 +91,7 @@ def test_what_comes_is_read_in_order_and_not_by_the_selector():
     assert run(work()) == len(sent) // 64
 
 
-def test_sockets_are_read_by_turns():
+def test_sockets_are_read_by_turns(run: Run):
     async def work() -> None:
         pairs = [await connected() for _ in range(5)]
         for number, (_, peer) in enumerate(pairs):
@@ -99,7 +108,7 @@ def test_sockets_are_read_by_turns():
 
 
 @pytest.mark.parametrize("way", ["FIN", "RST"])
-def test_a_socket_that_ends_is_ended_by_asyncio(way: str):
+def test_a_socket_that_ends_is_ended_by_asyncio(run: Run, way: str):
     async def work() -> None:
         reader, peer = await connected()
         other, other_peer = await connected()
@@ -119,7 +128,7 @@ def test_a_socket_that_ends_is_ended_by_asyncio(way: str):
     run(work())
 
 
-def test_a_protocol_that_raises_loses_its_connection_alone():
+def test_a_protocol_that_raises_loses_its_connection_alone(run: Run):
     class Broken(Reader):
         def buffer_updated(self, nbytes: int) -> None:
             raise ValueError("no taste for this")
@@ -143,7 +152,7 @@ def test_a_protocol_that_raises_loses_its_connection_alone():
     run(work())
 
 
-def test_a_connection_that_was_closed_is_read_no_more():
+def test_a_connection_that_was_closed_is_read_no_more(run: Run):
     class Done(Reader):
         def buffer_updated(self, nbytes: int) -> None:
             super().buffer_updated(nbytes)
@@ -169,7 +178,7 @@ def test_a_connection_that_was_closed_is_read_no_more():
     run(work())
 
 
-def test_timers_and_callbacks_run_while_data_never_ends():
+def test_timers_and_callbacks_run_while_data_never_ends(run: Run):
     async def work() -> None:
         reader, peer = await connected()
         ended = threading.Event()
@@ -200,7 +209,7 @@ def test_timers_and_callbacks_run_while_data_never_ends():
         run(work())
 
 
-def test_another_thread_and_a_signal_get_through():
+def test_another_thread_and_a_signal_get_through(run: Run):
     async def work() -> None:
         _, peer = await connected()
         loop = asyncio.get_running_loop()
@@ -215,7 +224,7 @@ def test_another_thread_and_a_signal_get_through():
     run(work())
 
 
-def test_ctrl_c_ends_it():
+def test_ctrl_c_ends_it(run: Run):
     async def work() -> None:
         _, peer = await connected()
         with peer:
@@ -226,7 +235,7 @@ def test_ctrl_c_ends_it():
         run(work())
 
 
-def test_what_is_encrypted_or_over_already_is_left_to_the_selector():
+def test_what_is_encrypted_or_over_already_is_left_to_the_selector(run: Run):
     class Encrypted:
         def is_closing(self) -> bool:
             return False
@@ -249,7 +258,7 @@ def test_what_is_encrypted_or_over_already_is_left_to_the_selector():
 
 
 def test_a_turn_waits_for_nothing_and_does_what_is_due():
-    loop = SpinEventLoop()
+    loop = FeedEventLoop()
     done: list[str] = []
     try:
         reader, peer = loop.run_until_complete(connected())
@@ -277,13 +286,13 @@ def test_a_turn_waits_for_nothing_and_does_what_is_due():
         loop.close()
 
 
-def turn_until_it_raises(loop: SpinEventLoop) -> None:
+def turn_until_it_raises(loop: FeedEventLoop) -> None:
     for _ in range(1_000):
         loop.turn()
 
 
-def test_a_turn_within_a_running_loop_is_refused():
-    spun = SpinEventLoop()
+def test_a_turn_within_a_running_loop_is_refused(run: Run):
+    spun = FeedEventLoop()
     try:
         reader, peer = spun.run_until_complete(connected())
 
