@@ -23,6 +23,7 @@ from typing import NamedTuple, Self
 
 import pytest
 
+from benchmarks import pages
 from benchmarks.harness import ROOT
 from benchmarks.told import SYMBOLS
 from feedhandler.consumer import attach
@@ -30,7 +31,6 @@ from feedhandler.errors import RingAbsent
 from feedhandler.testing import After, RunningProxy
 
 PAGE = ROOT / "benchmarks/reliability.md"
-BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 
 ROUNDS = 20
 SILENT_ROUNDS = 5
@@ -353,14 +353,6 @@ def machine(load_before: str) -> str:
     )
 
 
-def write(table: str, page: Path = PAGE) -> None:
-    """Put the table where the page has its place."""
-    text = page.read_text()
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    page.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
@@ -377,7 +369,7 @@ def main() -> int:
         print(rows[-1], flush=True)
     table = "\n".join(["", HEAD, *rows, "", machine(before), ""])
     if options.write:
-        write(table)
+        pages.write(PAGE, "faults", table)
     print(table, *complaints, sep="\n")
     return bool(complaints)
 

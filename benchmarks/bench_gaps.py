@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks import pages
 from benchmarks.bench_faults import PAGE, Told, load, machine, wait_for
 from feedhandler.consumer import attach
 from feedhandler.testing import Gaps, MultiGap, RandomGap, RunningProxy
 from tests.audit_log import STALE, read_audit
 from tests.checker import Loss, examine
 
-BEGIN, END = "<!-- gaps: begin -->", "<!-- gaps: end -->"
 SYMBOLS = 4
 RATE = 60.0
 SECONDS = 60.0
@@ -262,10 +262,7 @@ def main() -> int:
     options = parser.parse_args()
     text, results = tables(options.seconds)
     if options.write:
-        page = PAGE.read_text()
-        before, rest = page.split(BEGIN)
-        after = rest.split(END)[1]
-        PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
+        pages.write(PAGE, "gaps", text)
     goals = missed(results)
     for goal in goals:
         print("missed:", goal)

@@ -46,6 +46,11 @@ setup(
 def loops() -> ModuleType:
     """Build benchmarks/loops.pyx if it changed, and import it."""
     subprocess.run([sys.executable, "-c", SETUP], cwd=ROOT, check=True, stdout=2)
+    return built_loops()
+
+
+def built_loops() -> ModuleType:
+    """Import loops.pyx as another process has built it."""
     (path,) = (ROOT / "build/benchmarks").glob("loops.*.so")
     spec = importlib.util.spec_from_file_location("loops", path)
     assert spec is not None
