@@ -60,11 +60,11 @@ int main(int argc, char **argv)
         error = fh_ring_bind(&ring, &segment, FH_QUOTES, FH_START_OLDEST, FH_LAP_HALF);
     if (error)
         fail(fh_error_text(error));
-    if (!nap_ns && sched_setscheduler(0, SCHED_IDLE, &priority) < 0)
-        fail("cannot have SCHED_IDLE");
     int64_t offset_ns = fh_utc_offset_ns(&segment), look_ns = fh_now_ns();
     puts("ready");
     fflush(stdout);
+    if (!nap_ns && sched_setscheduler(0, SCHED_IDLE, &priority) < 0)
+        fail("cannot have SCHED_IDLE");
     while (taken < count) {
         if (fh_ring_next(&ring, &quote) == FH_RECORD) {
             int64_t now_ns = fh_now_ns();
@@ -85,6 +85,7 @@ int main(int argc, char **argv)
         if (status != FH_LIVE && status != FH_STALLED && ring.cursor == fh_head(&segment))
             break;
     }
+    sched_setscheduler(0, SCHED_OTHER, &priority);
     FILE *file = fopen(argv[4], "wb");
     if (!file || fwrite(found, sizeof *found, taken, file) != taken || fclose(file))
         fail("cannot write");

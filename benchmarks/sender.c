@@ -14,6 +14,7 @@
  *     --gap-ns N       least ns between two writes (default 200000), a little uneven
  *     --burst N        frames in one write (default 1; flat out 1024)
  *     --flat-out       one write after the other
+ *     --count N        the first N frames only
  *     --warm N         the first N frames go the same way and are not measured
  *     --after WHAT     what begins it: subscribe (default), upgrade, or any text
  *     --go             then wait for a byte on stdin
@@ -447,7 +448,7 @@ int main(int argc, char **argv)
     static struct client client;
     struct options options = {200000, 0, 0, "subscribe", false, 2000};
     unsigned alarm_s = 120;
-    size_t clients = 1, writes = 0, wanted = 0;
+    size_t clients = 1, count = SIZE_MAX, writes = 0, wanted = 0;
     int at = 1, complete = 1;
     setvbuf(stdout, NULL, _IOLBF, 0);
     for (; at < argc && !strncmp(argv[at], "--", 2); at++) {
@@ -470,6 +471,8 @@ int main(int argc, char **argv)
                 options.burst = (size_t)value;
             else if (!strcmp(name, "warm"))
                 options.warm = (size_t)value;
+            else if (!strcmp(name, "count"))
+                count = (size_t)value;
             else if (!strcmp(name, "linger-ms"))
                 options.linger_ms = (int)value;
             else if (!strcmp(name, "clients"))
@@ -489,6 +492,8 @@ int main(int argc, char **argv)
     if (!options.burst)
         options.burst = options.gap_ns ? 1 : 1024;
     struct frames frames = open_frames(argv[at]);
+    if (count < frames.count)
+        frames.count = count;
     if (options.warm > frames.count)
         fail("--warm");
     wanted = (frames.count - options.warm + options.burst - 1) / options.burst;

@@ -1,8 +1,8 @@
 """A feed handler that notes when it had published each quote.
 
-``python -m benchmarks.wire_handler CONFIG STAMPS COUNT``: what ``feedhandler run --config
-CONFIG`` does, by the same code, but with a publisher that stamps the first COUNT quotes
-(loops.StampingPublisher); STAMPS gets them when the feed has ended.
+``python -m benchmarks.wire_handler CONFIG STAMPS COUNT``: what ``feedhandler run
+--config CONFIG`` does, by the same code, but with a publisher that stamps the first
+COUNT quotes (loops.StampingPublisher); STAMPS gets them when the feed has ended.
 """
 
 import sys
