@@ -224,6 +224,8 @@ def measure(options: argparse.Namespace) -> tuple[str, list[str]]:
         if (found := statistics.median(r.rate for r in each)) < GOALS[feed.codec]
     ]
     where = f"{recorded.name}, {options.rounds} rounds. {machine(before)}"
+    if missed:
+        where += f"\n\nMissed: {'; '.join(missed)}."
     return "\n".join([HEAD, *rows, "", where]), missed
 
 

@@ -49,6 +49,8 @@ GOALS = {
 }
 FLOORS = {"block": "floor blocking", "spin": "floor spinning"}
 PERCENTILES = (50, 99, 99.9)
+# A floor whose median is above this, in us, did not have its processor to itself.
+DISTURBED_US = {"floor blocking": 150, "floor spinning": 50}
 
 
 class Job(NamedTuple):
@@ -256,6 +258,16 @@ def times_rows(name: str, rows: dict[str, np.ndarray]) -> list[str]:
     return [times_row(name, what, ns) for what, ns in rows.items()]
 
 
+def disturbed(name: str, rows: dict[str, np.ndarray]) -> list[str]:
+    """Say which floors are no measure of anything, because others had the processor."""
+    return [
+        f"{name}: {what} had a median of {us(p50)} us: the machine was busy, and the "
+        "ratios mean nothing"
+        for what, most_us in DISTURBED_US.items()
+        if what in rows and (p50 := float(np.median(rows[what]))) > 1000 * most_us
+    ]
+
+
 SAMPLED_HEAD = (
     "| messages | feed | us from the read to the ring, each message: p50 | p99 "
     "| by the product's `frame_to_ring_ns`: samples | p50 | p99 |\n"
@@ -346,6 +358,7 @@ def singles(paths: list[Path], todo: Asked) -> tuple[str, list[str]]:
         rows = pooled(found)
         np.savez_compressed(archive(name if place else ""), **rows)
         times += times_rows(f"{name}, all", rows)
+        missed += disturbed(name, rows)
         for feed, pairs in found.items():
             if not place and few.any():
                 goal = GOALS[feed]
@@ -401,7 +414,10 @@ def measure(todo: Asked) -> tuple[str, list[str]]:
     print(f"\n{in_bursts}", flush=True)
     burst_text = f"In bursts, {busy.name.removesuffix('.jsonl.gz')}:"
     where = f"{todo.pairs} pairs, {todo.burst_pairs} in bursts. {machine(before)}"
-    return f"{text}\n\n{burst_text}\n\n{in_bursts}\n\n{where}", missed
+    parts = [text, burst_text, in_bursts, where]
+    if missed:
+        parts.append("Missed: " + "; ".join(missed) + ".")
+    return "\n\n".join(parts), missed
 
 
 def main() -> int:
