@@ -8,8 +8,8 @@
  * CLOCK_MONOTONIC in ns, taken just before it; of one client after the other.
  *
  * Prints "listening PORT"; for each client "begun" when it may have frames, and
- * "sent FRAMES WRITES NS NS" when it has all, with the first and the last stamp. Ends
- * with 0 when every client got every frame.
+ * "sent FRAMES WRITES NS NS" when it has all, with the first and the last stamp; FRAMES
+ * is 0 if it left before. Ends with 0 when every client got every frame.
  *
  *     --gap-ns N       least ns between two writes (default 200000), a little uneven
  *     --burst N        frames in one write (default 1; flat out 1024)
@@ -68,6 +68,7 @@ struct client {
     bool upgraded;
     bool begun;
     bool gone;
+    bool served;
     size_t filled;
     unsigned char in[ROOM];
 };
@@ -353,7 +354,8 @@ static struct frames open_frames(const char *path)
     return frames;
 }
 
-/* Send all frames, stamp the writes of measured ones; return how many writes. */
+/* Send all frames, stamp the writes of measured ones; return how many writes. A client
+   that has all of them may be gone before we look again. */
 static size_t send_frames(struct client *client, const struct frames *frames,
                           const struct options *options, int64_t *stamps)
 {
@@ -370,6 +372,7 @@ static size_t send_frames(struct client *client, const struct frames *frames,
         if (!send_all(client, frames->bytes + frames->starts[first],
                       frames->starts[end] - frames->starts[first]))
             break;
+        client->served = end == frames->count;
         if (first >= options->warm)
             stamps[writes++] = stamp_ns;
         /* One that came late does not hurry the next ones. */
@@ -405,7 +408,7 @@ static size_t serve(struct client *client, const struct frames *frames,
     if (options->go)
         wait_for_go(client, options->after);
     size_t writes = send_frames(client, frames, options, stamps);
-    printf("sent %zu %zu %lld %lld\n", client->gone ? 0 : frames->count, writes,
+    printf("sent %zu %zu %lld %lld\n", client->served ? frames->count : 0, writes,
            (long long)(writes ? stamps[0] : 0),
            (long long)(writes ? stamps[writes - 1] : 0));
     int64_t until_ns = now_ns() + (int64_t)options->linger_ms * 1000000;
@@ -509,9 +512,8 @@ int main(int argc, char **argv)
         if (client.fd < 0)
             fail("accept");
         setsockopt(client.fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes));
-        size_t made = serve(&client, &frames, &options, stamps + writes);
-        complete &= made == wanted;
-        writes += made;
+        writes += serve(&client, &frames, &options, stamps + writes);
+        complete &= client.served;
         close(client.fd);
     }
     FILE *file = fopen(argv[at + 1], "wb");
