@@ -106,15 +106,18 @@ def session_of(
     channels: Iterable[str],
     codec: Codec | None = None,
     audit: AuditLog | None = None,
+    quotes: bytearray | None = None,
 ) -> Session:
     """Return a Session as the product ships it, subscribed to *channels*.
 
     Rings, board and counters are written as they are in shared memory, but over private
-    memory: the same stores, and nobody reading.
+    memory: the same stores, and nobody reading but who gave the memory for the *quotes*.
     """
+    if quotes is None:
+        quotes = bytearray(Ring.size_for(QUOTE, CAPACITY))
     board = Board(bytearray(Board.size_for(1024, 10)), 1024, 10)
     sink: Sink = Publisher(
-        Ring(bytearray(Ring.size_for(QUOTE, CAPACITY)), QUOTE, CAPACITY),
+        Ring(quotes, QUOTE, CAPACITY),
         Ring(bytearray(Ring.size_for(TRADE, CAPACITY)), TRADE, CAPACITY),
         board,
     )
