@@ -16,39 +16,38 @@ import json
 import math
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
 from benchmarks import harness, pages, wire
 from benchmarks.bench_faults import load, machine
-from benchmarks.peers import Best, Handle, Instrument, Peer
+from benchmarks.bench_throughput import FLAT_OUT, Job, Round, prepared, run_handler
+from benchmarks.bench_wire_to_ring import chosen_recordings
+from benchmarks.peers import Best, Handle, Instrument
 from benchmarks.peers.ours import Ours, codecs
 from benchmarks.peers.roster import PEERS
-from benchmarks.wire import Feed, Handler, Material, Pace, Sender
+from benchmarks.wire import Feed, Material, Program, Sender
 
 PAGE = harness.ROOT / "benchmarks/README.md"
 RECORDINGS = harness.recordings()
+loops = harness.loops()
 
 ROUNDS = 9
-TURNS = 5
-# Of a recording in process, and of the busiest over a socket.
 MOST_MESSAGES = 20_000
-MESSAGES = 400_000
-BUSY = "BTCUSDTP.bbo"
-QUICK_MESSAGES = 2_000
+SECONDS = 1.5
+TRIAL = 50_000
+MOST_FRAMES = 6_000_000
+QUICK = 2_000
 
-# All together as fast as the socket takes them, a thousand in one write.
-FLAT_OUT = Pace(0, burst=1_024, warm=0)
-LOOK_S = 0.0005
-
-OURS = "feedhandler"
+# The rows that the others are compared with.
+OURS = "feedhandler, msgspec"
+FEED = Feed("block", "msgspec")
 LEVEL = re.compile(rb"\[([0-9.]+),([0-9.]+)\]")
 
 Top = tuple[float, float, float, float] | None
@@ -88,7 +87,7 @@ def read_input(path: Path) -> Input:
 
 
 def read_tops(path: Path) -> Iterator[Top]:
-    """Yield what the best levels were after each message, None where a side is empty."""
+    """Yield the best levels after each message, None where a side is empty."""
     with gzip.open(path, "rt") as lines:
         for row in csv.DictReader(lines):
             best = [row[name] for name in ("bid_px", "bid_qty", "ask_px", "ask_qty")]
@@ -124,18 +123,26 @@ def plain(best: Best) -> Top:
     if best is None:
         return None
     bid, bid_size, ask, ask_size = (float(str(n)) for side in best for n in side)
-    return None if math.isnan(bid) or math.isnan(ask) else (bid, bid_size, ask, ask_size)
+    return (
+        None if math.isnan(bid) or math.isnan(ask) else (bid, bid_size, ask, ask_size)
+    )
 
 
-def check(handle: Handle, given: Input) -> None:
-    """Have all messages handled; the best levels must be right after each of them."""
+def check(name: str, handle: Handle, given: Input, most: int | None = None) -> None:
+    """Have messages handled; AssertionError unless all leave the right best levels.
+
+    One for whom a side is empty after a message knows no best levels then.
+    """
     is_async = inspect.iscoroutinefunction(handle)
 
     async def handle_all() -> None:
-        for number, message in enumerate(given.messages):
+        for number, message in enumerate(given.messages[:most]):
             best = await handle(message.decode()) if is_async else handle(message)
-            found = plain(best)
-            assert found == given.tops[number], (given.name, number, message[:500])
+            if plain(best) != given.tops[number]:
+                raise AssertionError(
+                    f"{name}, {given.name}: message {number} left {plain(best)}, "
+                    f"not {given.tops[number]}"
+                )
 
     asyncio.run(handle_all())
 
@@ -145,7 +152,7 @@ def check(handle: Handle, given: Input) -> None:
 Timers = dict[str, Callable[[], int]]
 
 
-def timer_of_ours(loops: Any, given: Input, codec: str, messages: list[bytes]):
+def timer_of_ours(given: Input, codec: str, messages: list[bytes]) -> Callable[[], int]:
     """Return what times a Session, fed from a compiled loop as the listener does it."""
     session = Ours(given.instruments, codec).session
 
@@ -156,7 +163,7 @@ def timer_of_ours(loops: Any, given: Input, codec: str, messages: list[bytes]):
     return measure
 
 
-def timer(loops: Any, handle: Handle, given: Input, messages: list[bytes]):
+def timer(handle: Handle, given: Input, messages: list[bytes]) -> Callable[[], int]:
     """Return what times a function of messages, from the same sort of loop."""
     first = given.messages[: given.warm]
 
@@ -168,7 +175,9 @@ def timer(loops: Any, handle: Handle, given: Input, messages: list[bytes]):
     return measure
 
 
-def timer_of_coroutines(handle: Handle, given: Input, messages: list[bytes]):
+def timer_of_coroutines(
+    handle: Handle, given: Input, messages: list[bytes]
+) -> Callable[[], int]:
     """Return what times a coroutine function, which an event loop runs."""
     first = [message.decode() for message in given.messages[: given.warm]]
     texts = [message.decode() for message in messages]
@@ -185,24 +194,23 @@ def timer_of_coroutines(handle: Handle, given: Input, messages: list[bytes]):
 
 
 def timers_of(given: Input, most: int) -> Timers:
-    """Return what times each of ours, and each peer that is installed; all are checked."""
-    loops = harness.loops()
+    """Return what times each of ours, and each peer that is installed; check them."""
     messages = given.messages[given.warm :][:most]
     found: Timers = {}
     for codec in codecs():
-        check(Ours(given.instruments, codec).handle(), given)
-        found[f"{OURS}, {codec}"] = timer_of_ours(loops, given, codec, messages)
         handle = Ours(given.instruments, codec).handle()
-        found[f"{OURS}, {codec}, from Python"] = timer(loops, handle, given, messages)
+        check(codec, handle, given)
+        found[f"feedhandler, {codec}"] = timer_of_ours(given, codec, messages)
+        found[f"feedhandler, {codec}, by Python"] = timer(handle, given, messages)
     for name, peer in PEERS.items():
         if peer.missing():
             continue
-        check(peer.handle(given.instruments), given)
         handle = peer.handle(given.instruments)
+        check(name, handle, given)
         if inspect.iscoroutinefunction(handle):
             found[name] = timer_of_coroutines(handle, given, messages)
         else:
-            found[name] = timer(loops, handle, given, messages)
+            found[name] = timer(handle, given, messages)
     return found
 
 
@@ -220,7 +228,255 @@ def in_process(given: Input, rounds: int, most: int) -> dict[str, list[float]]:
     return times
 
 
+# ── over one socket ───────────────────────────────────────────────────────────────────
+
+
+def run_peer(name: str, job: Job, count: int, tops: list[Top]) -> Round:
+    """Send *count* frames to a peer, flat out; check its best levels at the end."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="peer-")))
+        sender = stack.enter_context(
+            Sender(job.frames, folder / "sent", FLAT_OUT, count)
+        )
+        channels = job.recorded.channels.values()
+        command = [sys.executable, "-m", "benchmarks.peers"]
+        program = stack.enter_context(
+            Program(*command, name, sender.port, count, *channels)
+        )
+        sender.go()
+        first_ns, _ = sender.sent()
+        done_ns, user_ns, kernel_ns = program.hear("done", wire.MOST_S)
+        assert program.process.stdout is not None
+        best = plain(json.loads(program.process.stdout.readline()))
+        program.finish()
+        sender.finish()
+    if best != tops[(count - 1) % len(tops)]:
+        raise AssertionError(f"{name}: {count} messages left {best}")
+    seconds = (done_ns - first_ns) / 1e9
+    return Round(count, seconds, seconds, user_ns / 1e9, kernel_ns / 1e9)
+
+
+Runs = dict[str, Callable[[Job, int], Round]]
+
+
+def runs_of(given: Input) -> tuple[Runs, dict[str, str]]:
+    """Return what can take part, by the name of its row, and why others cannot."""
+    runs: Runs = {}
+    refused = {}
+    for mode in wire.MODES:
+        for codec in wire.CODECS:
+            feed = Feed(mode, codec)
+            why = feed.refusal()
+            if why is None:
+                runs[row_of(feed)] = lambda job, count, feed=feed: run_handler(
+                    job, feed, count
+                )
+            else:
+                refused[row_of(feed)] = why
+    for name, peer in PEERS.items():
+        if peer.over_a_socket and not peer.missing():
+            runs[name] = lambda job, count, name=name: run_peer(
+                name, job, count, given.tops
+            )
+    return runs, refused
+
+
+def row_of(feed: Feed) -> str:
+    return f"feedhandler, {feed.codec}, {feed.mode}"
+
+
+def over_a_socket(
+    recorded: Material, runs: Runs, rounds: int, seconds: float
+) -> dict[str, list[Round]]:
+    """Run all in turn, each with as many frames as it takes in *seconds*."""
+    found: dict[str, list[Round]] = {name: [] for name in runs}
+    with wire.on_the_first_processor():
+        with prepared(recorded, TRIAL) as job:
+            rates = {name: rate_of(run(job, TRIAL)) for name, run in runs.items()}
+        counts = {
+            name: min(MOST_FRAMES, max(TRIAL, int(rate * seconds)))
+            for name, rate in rates.items()
+        }
+        with prepared(recorded, max(counts.values())) as job:
+            for _ in range(rounds):
+                for name, run in runs.items():
+                    found[name].append(run(job, counts[name]))
+                    print(".", end="", file=sys.stderr, flush=True)
+        print(file=sys.stderr)
+    return found
+
+
+def rate_of(played: Round) -> float:
+    """Return the messages a second, until somebody saw that all were handled."""
+    return played.count / played.wall_s
+
+
+# ── the tables ────────────────────────────────────────────────────────────────────────
+
+
+def lacks_of(name: str) -> str:
+    """Return what a row does not do that the feed handler does."""
+    return PEERS[name].lacks if name in PEERS else ""
+
+
+def spread(ratios: Iterable[float]) -> str:
+    each = sorted(ratios)
+    return f"**{statistics.median(each):.2f}** ({each[0]:.2f} to {each[-1]:.2f})"
+
+
+def line(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Write a table whose rows may end early."""
+    lines = [head, ["---"] * len(head)]
+    lines += [row + [""] * (len(head) - len(row)) for row in rows]
+    return "\n".join(line(*cells) for cells in lines)
+
+
+def skipped_rows(names: Iterable[str]) -> list[list[str]]:
+    """Return a row for each peer that is not there, and says so."""
+    return [
+        [name, f"skipped: {', '.join(PEERS[name].missing())} not installed"]
+        for name in names
+        if PEERS[name].missing()
+    ]
+
+
+def in_process_table(found: dict[str, dict[str, list[float]]]) -> str:
+    """Write what in_process() returned, by recording."""
+    head = ["in process, ns a message (and times the first row)", *found, "does not do"]
+    rows = []
+    for name in next(iter(found.values())):
+        cells = [name]
+        for times in found.values():
+            pairs = zip(times[name], times[OURS], strict=True)
+            ratio = spread(each / ours for each, ours in pairs)
+            cells.append(
+                f"{statistics.median(times[name]):,.0f}"
+                + (f"; {ratio}" if name != OURS else "")
+            )
+        rows.append([*cells, lacks_of(name)])
+    if "scan" not in codecs():
+        rows.insert(2, ["feedhandler, scan", "skipped: there is no such codec here"])
+    return table(head, rows + skipped_rows(PEERS))
+
+
+def socket_table(found: dict[str, list[Round]], refused: dict[str, str]) -> str:
+    head = [
+        "one socket, flat out", "messages", "messages/s, median", "least", "most",
+        f"of {row_of(FEED)}'s", "processor, us a message", "of it in the kernel",
+        "does not do",
+    ]  # fmt: skip
+    ours, rows = found[row_of(FEED)], []
+    for name, rounds in found.items():
+        rates = [rate_of(each) for each in rounds]
+        spent = [each.user_s + each.kernel_s for each in rounds]
+        costs = [1e6 * s / each.count for s, each in zip(spent, rounds, strict=True)]
+        kernel = sum(each.kernel_s for each in rounds) / max(sum(spent), 1e-9)
+        ratios = (rate / rate_of(each) for rate, each in zip(rates, ours, strict=True))
+        rows.append([
+            name,
+            f"{rounds[0].count:,} x {len(rounds)}",
+            f"{statistics.median(rates):,.0f}",
+            f"{min(rates):,.0f}",
+            f"{max(rates):,.0f}",
+            spread(ratios) if rounds is not ours else "",
+            f"{statistics.median(costs):.2f}",
+            f"{kernel:.0%}",
+            lacks_of(name),
+        ])  # fmt: skip
+    rows += [[name, f"left out: {why}"] for name, why in refused.items()]
+    with_sockets = (name for name, peer in PEERS.items() if peer.over_a_socket)
+    return table(head, rows + skipped_rows(with_sockets))
+
+
+def versions() -> str:
+    """Say which packages the figures are of."""
+    installed = (p.versions() for p in PEERS.values() if not p.missing())
+    return "; ".join(dict.fromkeys(", ".join(installed).split(", ")))
+
+
+def measure(options: argparse.Namespace) -> str:
+    """Measure all of it; return what goes into the page."""
+    before = load()
+    tables = []
+    for path in RECORDINGS.values():
+        tables.append(in_process(read_input(path), options.rounds, MOST_MESSAGES))
+        print(".", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    texts = [in_process_table(dict(zip(RECORDINGS, tables, strict=True)))]
+    busy = chosen_recordings()[1]
+    if options.seconds:
+        runs, refused = runs_of(read_input(busy))
+        found = over_a_socket(
+            wire.material(busy), runs, options.rounds, options.seconds
+        )
+        texts.append(socket_table(found, refused))
+    texts.append(f"{options.rounds} rounds. {versions()}. {machine(before)}")
+    return "\n\n".join(texts)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help=f"into {PAGE.name}")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument(
+        "--seconds", type=float, default=SECONDS, help="of each run over the socket"
+    )
+    options = parser.parse_args()
+    text = measure(options)
+    if options.write:
+        pages.write(PAGE, "peers", text)
+    print(text)
+    return 0
+
+
+# ── in the tests ──────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module", params=RECORDINGS)
+def given(request: pytest.FixtureRequest) -> Input:
+    return read_input(RECORDINGS[request.param])
+
+
+@pytest.mark.parametrize("name", [*codecs(), *PEERS])
+def test_the_best_levels_are_right_after_every_message(name: str, given: Input):
+    """The first messages of each recording; main() has all of them checked."""
+    if name in codecs():
+        handle = Ours(given.instruments, name).handle()
+    elif missing := PEERS[name].missing():
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    else:
+        handle = PEERS[name].handle(given.instruments)
+
+    check(name, handle, given, QUICK)
+
+
+def test_in_process(given: Input, benchmark, report: list[str]):
+    rounds = 3 if benchmark.enabled else 1
+    found = in_process(given._replace(messages=given.messages[:QUICK]), rounds, QUICK)
+    benchmark(lambda: None)
+    report.append(in_process_table({given.name: found}))
+
+    assert OURS in found
+
+
+def test_over_one_socket(benchmark, report: list[str]):
+    """Everybody who is there has the last message's best levels, and none is lost."""
+    if not wire.has_compiler():
+        pytest.skip("there is no cc to build the C programs with")
+    busy = chosen_recordings()[1]
+    recorded = wire.material(busy, QUICK)
+    runs, refused = runs_of(read_input(busy))
+    with wire.on_the_first_processor(), prepared(recorded, QUICK) as job:
+        found = {name: [run(job, QUICK)] for name, run in runs.items()}
+    benchmark(lambda: None)
+    report.append(socket_table(found, refused))
+
+    assert row_of(FEED) in found
+
+
 if __name__ == "__main__":
-    given = read_input(RECORDINGS[sys.argv[1]])
-    times=in_process(given, int(sys.argv[2]), 20000)
-    for n,t in times.items(): print(f"{n:50} {statistics.median(t):10,.0f} {statistics.median(a/b for a,b in zip(t,times['feedhandler, msgspec'])):6.2f}")
+    sys.exit(main())

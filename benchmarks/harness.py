@@ -111,7 +111,7 @@ def session_of(
     """Return a Session as the product ships it, subscribed to *channels*.
 
     Rings, board and counters are written as they are in shared memory, but over private
-    memory: the same stores, and nobody reading but who gave the memory for the *quotes*.
+    memory: the same stores, and nobody reading but whoever gave the memory of *quotes*.
     """
     if quotes is None:
         quotes = bytearray(Ring.size_for(QUOTE, CAPACITY))

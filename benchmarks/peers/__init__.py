@@ -5,8 +5,8 @@ decodes it, compares the sequence with the one before, applies it to the book an
 the best level of both sides; of a message that leaves a side empty it returns None. The
 instruments, the books and whatever can be looked up are looked up beforehand.
 
-Those with a client of their own have ``follow(url, request, handle, count, watch)`` too:
-subscribe, take that many messages, return what the last one left.
+Those with a client have ``follow(url, request, handle, count, watch)`` too: subscribe,
+take that many messages, return what the last one left.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""The messages as a user of msgspec would declare them: what the book needs, no more."""
+"""The messages as a user of msgspec would declare them: what a book needs, no more."""
 
 import msgspec
 

@@ -19,7 +19,7 @@ UPDATE, DELETE = BookAction.UPDATE, BookAction.DELETE
 
 
 class Book:
-    """A book, what its instrument's numbers are like, and the sequence that it is of."""
+    """A book, its instrument's decimals, and the sequence that it is of."""
 
     __slots__ = ("id", "levels", "price_decimals", "sequence", "size_decimals")
 

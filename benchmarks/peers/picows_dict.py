@@ -43,14 +43,15 @@ def start(instruments: list[Instrument]) -> Handle:
             for price, size in data.bids:
                 if size:
                     bids[price] = size
-                    if price > best_bid:
+                    # A call of max() costs more.
+                    if price > best_bid:  # noqa: PLR1730
                         best_bid = price
                 else:
                     bids.pop(price, None)
             for price, size in data.asks:
                 if size:
                     asks[price] = size
-                    if price < best_ask:
+                    if price < best_ask:  # noqa: PLR1730
                         best_ask = price
                 else:
                     asks.pop(price, None)

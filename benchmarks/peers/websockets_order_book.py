@@ -56,7 +56,7 @@ async def follow(
     url: str, request: str, handle: Handle, count: int, watch: Watch
 ) -> Best:
     """Subscribe, and hand over what comes, as bytes that nobody looked at."""
-    async with connect(url, compression=None, max_queue=None, max_size=None) as socket:
+    async with connect(url, compression=None, max_queue=1_024, max_size=None) as socket:
         await socket.send(request)
         await socket.recv()
         watch.begin()
