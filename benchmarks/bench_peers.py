@@ -433,6 +433,42 @@ def main() -> int:
     return 0
 
 
+# ── what a book must not have ─────────────────────────────────────────────────────────
+
+MESSAGE = (
+    '{"type":"%s","data":{"symbol":"A","bids":[[%s]],"asks":[[11,1]],"sequence":%d},'
+    '"channel":"orderbook:A:10","timestamp":1}'
+)
+HOSTILE = {
+    "negative prices": "-9,1",
+    "negative sizes": "10,-1",
+    "texts for sizes": '10,"1"',
+    "NaN": "NaN,1",
+}
+
+
+def is_taken(handle: Handle, level: str, sequence: int = 2) -> bool:
+    """Return whether an update with a bid gets into a book, or an error comes of it."""
+    texts = [
+        MESSAGE % ("orderbook", "9,1", 1),
+        MESSAGE % ("orderbook_update", level, sequence),
+    ]
+
+    async def handle_both() -> None:
+        for text in texts:
+            if inspect.iscoroutinefunction(handle):
+                await handle(text)
+            else:
+                handle(text.encode())
+
+    try:
+        asyncio.run(handle_both())
+    # Each library has errors of its own.
+    except Exception:
+        return False
+    return True
+
+
 # ── in the tests ──────────────────────────────────────────────────────────────────────
 
 
@@ -452,6 +488,32 @@ def test_the_best_levels_are_right_after_every_message(name: str, given: Input):
         handle = PEERS[name].handle(given.instruments)
 
     check(name, handle, given, QUICK)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_what_a_row_is_said_to_take_it_takes(name: str):
+    if missing := PEERS[name].missing():
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    instruments = [Instrument("A", "orderbook:A:10", 2, 2)]
+
+    def takes(level: str, sequence: int = 2) -> bool:
+        return is_taken(PEERS[name].handle(instruments), level, sequence)
+
+    assert takes("10,1")
+    assert not takes("10,1", sequence=3)
+    assert {what for what in HOSTILE if takes(HOSTILE[what])} == set(PEERS[name].takes)
+
+
+@pytest.mark.parametrize("codec", codecs())
+@pytest.mark.parametrize("level", HOSTILE.values(), ids=HOSTILE)
+def test_we_take_no_such_number(level: str, codec: str):
+    ours = Ours([Instrument("A", "orderbook:A:10")], codec)
+
+    is_taken(ours.handle(), level)
+
+    (book,) = ours.session.books()
+    assert not book.is_live
+    assert book.bids() == [(9.0, 1.0)]
 
 
 def test_in_process(given: Input, benchmark, report: list[str]):

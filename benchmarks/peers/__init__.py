@@ -24,6 +24,10 @@ Best = tuple[tuple[Any, Any], tuple[Any, Any]] | None
 Handle = Callable[[Any], Any]
 
 
+# Of none of them, as coded here.
+LACKING = "resync, trust state, shared memory for others, loss counts, trades"
+
+
 class Instrument(NamedTuple):
     """What is known of an instrument before its first message."""
 
@@ -64,14 +68,20 @@ class GapError(Exception):
 class Peer(NamedTuple):
     """A row: its module here, the packages that it needs, and what it does not do.
 
-    *packages* are the names for pip, and those for import.
+    *packages* are the names for pip, and those for import. *takes* are the numbers that
+    get into its book, and that no venue may send.
     """
 
     module: str
     packages: dict[str, str]
-    lacks: str
+    takes: tuple[str, ...]
     start: str = "start"
     over_a_socket: bool = False
+
+    @property
+    def lacks(self) -> str:
+        """What it does not do that the feed handler does, in words."""
+        return f"{LACKING}; takes {', '.join(self.takes)}"
 
     def missing(self) -> list[str]:
         """Return the packages that are not installed."""

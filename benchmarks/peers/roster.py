@@ -1,12 +1,18 @@
-"""Who takes part, with the packages that each needs, and what it does not do."""
+"""Who takes part, with the packages that each needs, and what it does not do.
+
+What a row takes, bench_peers.py tries; the rest of what is said of a library was looked
+up in the versions that README.md names.
+"""
 
 from benchmarks.peers import Peer
+
+SIGNS = ("negative prices", "negative sizes")
 
 PEERS = {
     "websockets + orjson + order-book": Peer(
         "websockets_order_book",
         {"websockets": "websockets", "orjson": "orjson", "order-book": "order_book"},
-        "TODO",
+        takes=(*SIGNS, "texts for sizes"),
         over_a_socket=True,
     ),
     "aiohttp + msgspec + sortedcontainers": Peer(
@@ -16,35 +22,35 @@ PEERS = {
             "msgspec": "msgspec",
             "sortedcontainers": "sortedcontainers",
         },
-        "TODO",
+        takes=SIGNS,
         over_a_socket=True,
     ),
     "picows + msgspec + dict": Peer(
         "picows_dict",
         {"picows": "picows", "msgspec": "msgspec"},
-        "TODO",
+        takes=SIGNS,
         over_a_socket=True,
     ),
     "cryptofeed": Peer(
         "cryptofeed_feed",
         {"cryptofeed": "cryptofeed"},
-        "TODO",
+        takes=(*SIGNS, "texts for sizes", "NaN"),
     ),
     "cryptofeed, lean": Peer(
         "cryptofeed_feed",
         {"cryptofeed": "cryptofeed"},
-        "TODO",
+        takes=(*SIGNS, "texts for sizes", "NaN"),
         start="start_lean",
     ),
     "nautilus_trader": Peer(
         "nautilus_book",
         {"nautilus_trader": "nautilus_trader", "msgspec": "msgspec"},
-        "TODO",
+        takes=("negative prices",),
         start="start_deltas",
     ),
     "nautilus_trader, lean": Peer(
         "nautilus_book",
         {"nautilus_trader": "nautilus_trader", "msgspec": "msgspec"},
-        "TODO",
+        takes=("negative prices",),
     ),
 }
