@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from feedhandler.backoff import Backoff
-from feedhandler.codec import MsgspecCodec
+from feedhandler.codec import Codec, MsgspecCodec
 from feedhandler.counters import Counters, CountersReader
 from feedhandler.reconnect import Reconnect
 from feedhandler.records import Flags
@@ -48,13 +48,14 @@ class Feed:
     """A Session, its sink, its counters and a clock that moves when it is told to.
 
     The venue answers pings at once, unless *pongs* is false, and requests for channels
-    if *answers* is true.
+    if *answers* is true. No other feed has its *codec*.
     """
 
     def __init__(
         self,
         *channels: str,
         sink: Any = None,
+        codec: Codec | None = None,
         subscribes: int = 45,
         opened: bool = True,
         pongs: bool = True,
@@ -71,7 +72,7 @@ class Feed:
         self.answers = answers
         self.pings = 0
         self.session = Session(
-            MsgspecCodec(),
+            codec or MsgspecCodec(),
             self.sink,
             Counters(self.page, COUNTERS, HISTOGRAMS),
             Throttle(subscribes, MINUTE_NS),
@@ -100,7 +101,7 @@ class Feed:
         if isinstance(message, str):
             message = message.encode()
         elif not isinstance(message, bytes):
-            message = json.dumps(message).encode()
+            message = wire_text(message)
         return self._take(self.session.receive(message, self.now_ns))
 
     def snapshot(
@@ -256,6 +257,11 @@ def live_feed(*channels: str, sequence: int = 100, **options: Any) -> Feed:
     if isinstance(feed.sink, Recorder):
         feed.quotes()
     return feed
+
+
+def wire_text(message: Any) -> bytes:
+    """Write a message as venues do: without a space between its values."""
+    return json.dumps(message, separators=(",", ":")).encode()
 
 
 SOUND: tuple[Levels, Levels] = (

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from feedhandler.codec import Codec, MsgspecCodec, ScanCodec
 from feedhandler.records import Flags
 from tests.feeds import Feed
 from tests.recordings import Recording, crc, crc10, recordings
@@ -51,13 +52,14 @@ class Books:
 
 @pytest.mark.req("I-01", "I-07", "OB-12")
 @pytest.mark.parametrize("recording", recordings(), ids=repr)
+@pytest.mark.parametrize("codec", [MsgspecCodec, ScanCodec])
 def test_a_recording_with_faults_is_never_wrong_and_ends_equal_to_its_truth(
-    recording: Recording,
+    codec: type[Codec], recording: Recording
 ):
     truth = {(row["symbol"], int(row["sequence"])): row for row in recording.truth()}
     lines = recording.lines()
     names = [name for held in recording.channels().values() for name in held]
-    feed = Feed(*names, answers=True, subscribes=10**6)
+    feed = Feed(*names, answers=True, subscribes=10**6, codec=codec())
     symbols = [name.split(":")[1] for name in names]
     books, chance = Books(), random.Random(5)
     waiting: list[tuple[int, str]] = []

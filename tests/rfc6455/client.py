@@ -1,12 +1,6 @@
 """The client's side as an echo: every class of it but the codec's answer is shipped."""
 
 import asyncio
-import importlib.util
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -21,34 +15,9 @@ from feedhandler.sink import PythonSink
 from feedhandler.throttle import Throttle
 from feedhandler.tracker import COUNTERS, HISTOGRAMS
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
 LARGE_BYTES = 32 << 20
 TICK_S = 0.1
 MINUTE_NS = 60_000_000_000
-
-
-def compiled(folder: Path) -> ModuleType:
-    """Build echo/ in *folder* and import it: sessions call codecs in C only."""
-    source = folder / "echo"
-    shutil.copytree(HERE / "echo", source)
-    done = subprocess.run(
-        [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
-        cwd=source,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(done.stdout + done.stderr)
-    (library,) = source.glob("echo.*.so")
-    spec = importlib.util.spec_from_file_location("echo", library)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 class EchoConnection(Connection):

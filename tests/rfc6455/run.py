@@ -18,9 +18,11 @@ from typing import Any
 import kosoku
 
 from feedhandler.protocol.channels import MARKET_DATA
-from tests.rfc6455.client import compiled, run_cases
+from tests.compiled import compiled
+from tests.rfc6455.client import run_cases
 from tests.rfc6455.server import EchoVenue, config
 
+HERE = Path(__file__).parent
 COMPRESSION = ["12.*", "13.*"]
 VERDICTS = ("OK", "NON-STRICT", "INFORMATIONAL", "FAILED")
 PARALLEL = 8
@@ -80,7 +82,7 @@ async def run_server(cases: Sequence[str] | None) -> list[Any]:
 async def run_client(cases: Sequence[str] | None) -> list[Any]:
     """Let the suite be the venue of a client."""
     with tempfile.TemporaryDirectory() as folder:
-        echo = compiled(Path(folder))
+        echo = compiled(HERE / "echo.pyx", Path(folder))
         async with kosoku.run_fuzzingserver(cases, COMPRESSION, port=0) as server:
             await run_cases(echo, server, PARALLEL)
             try:
