@@ -83,7 +83,8 @@ def test_what_venues_send_is_scanned(payload, old, new):
         (b"1625097600000}", b"1e3}"), (b"1625097600000}", b"-0}"),
         (b"AAPL", b"\xc3\xa9"), (b"AAPL", b"AA\\/PL"),
         (b"AAPL", b"AA\nPL"), (b"AAPL", b"AA\x1fPL"), (b"AAPL", b'AA\\"PL'),
-        (b"1625097600000}", b"1625097600000}\n"), (b'{"type"', b'\xef\xbb\xbf{"type"'),
+        (b"00}", b"00}}"), (b"1625097600000}", b"1625097600000}\n"),
+        (b'{"type"', b'\xef\xbb\xbf{"type"'), (b"AAPL", b"AA\x00PL"),
         (b"AAPL", b"AA\x80PL"), (b"channel", b"canhnel"), (b"symbol", b"Symbol"),
     ],
 )  # fmt: skip

@@ -166,6 +166,8 @@ BOOK = of(
 
 # ── what the wire may say ─────────────────────────────────────────────────────────────
 
+SEEN = "test_scan.py::test_two_sessions_see_the_same_in_a_recording_with_faults"
+
 CODEC = of(
     "ext/codec.pyx",
     (
@@ -204,6 +206,144 @@ CODEC = of(
         "if False:",
         "test_codec.py::"
         "test_a_payload_that_is_not_utf8_costs_every_book_its_trust_and_is_refused",
+    ),
+    # What was scanned.
+    (
+        "a scanned trade is of the other side",
+        "read.price, read.size, read.buy,",
+        "read.price, read.size, not read.buy,",
+        "test_codec.py::test_a_trade_arrives_as_it_was_sent",
+    ),
+    (
+        "a scanned snapshot is an update",
+        "hot == HOT_SNAPSHOT, read.sequence",
+        "False, read.sequence",
+        SEEN,
+    ),
+    (
+        "what is not scanned is no message",
+        "return MsgspecCodec.decode(self, payload, size, inbox)",
+        "return Decoded.MALFORMED",
+        "test_codec.py::test_every_message_of_the_table_is_taken_as_it_is",
+    ),
+    (
+        "nothing is scanned",
+        "if hot == NOT_HOT:",
+        "if True:",
+        "test_scan.py::test_what_venues_send_is_scanned",
+    ),
+)
+
+PRICE = "test_scan.py::test_a_price_is_scanned_if_its_digits_fit_a_double"
+DIFFERS = "test_scan.py::test_what_differs_by_a_byte_is_left_to_msgspec"
+BESIDE = "test_scan.py::test_no_byte_before_or_behind_a_payload_is_read"
+DOUBLE = "test_scan.py::test_a_scanned_number_is_the_double_that_python_reads"
+VALUE = "test_codec.py::test_an_illegal_value_is_dropped_and_counted_and_costs_no_book_its_trust"
+
+SCAN = of(
+    "ext/scan.pyx",
+    # Numbers.
+    (
+        "a price with a leading zero is scanned",
+        'or at[0] == c"0" and point - at > 1:',
+        ":",
+        PRICE,
+    ),
+    (
+        "a time with a leading zero is scanned",
+        'or at[0] == c"0" and end - at > 1:',
+        ":",
+        DIFFERS,
+    ),
+    (
+        "a point may begin a number",
+        "if point == at or point - at",
+        "if point - at",
+        PRICE,
+    ),
+    (
+        "a point may end a number",
+        "if end == point + 1 or end - at",
+        "if end - at",
+        PRICE,
+    ),
+    (
+        "digits that a double has no room for are scanned",
+        "> MOST_DIGITS + 1 or value > EXACT:",
+        "> MOST_DIGITS + 1:",
+        PRICE,
+    ),
+    (
+        "more digits are scanned than there are divisors",
+        "> MOST_DIGITS + 1 or",
+        "> MOST_DIGITS + 2 or",
+        PRICE,
+    ),
+    (
+        "a fraction is rounded twice",
+        "value / DIVISORS[end - point - 1]",
+        "value * (1.0 / DIVISORS[end - point - 1])",
+        DOUBLE,
+    ),
+    ("a divisor is another", "1e9, 1e10, 1e11", "1e9, 1e10, 1e10", DOUBLE),
+    (
+        "a colon is a digit, if it is the second",
+        "if two > 9:",
+        "if two > 10:",
+        "test_scan.py::test_every_byte_in_every_place_means_the_same_to_both",
+    ),
+    # What no venue may send.
+    ("a scanned level costs nothing", "or not price > 0.0:", ":", PRICE),
+    ("a scanned trade is of nothing", " and out.size > 0.0)", ")", VALUE),
+    ("a scanned trade is of any time", "and out.trade_ms < TIME_LIMIT_MS ", "", VALUE),
+    (
+        "a scanned book is of any time",
+        ' == c"}" and out.timestamp_ms < TIME_LIMIT_MS',
+        ' == c"}"',
+        "test_codec.py::test_an_illegal_time_of_a_book_message_is_a_lost_update",
+    ),
+    (
+        "a scanned sequence is of any size",
+        "and <uint64_t> out.sequence < EXACT ",
+        "",
+        "test_codec.py::test_an_illegal_sequence_is_a_lost_update",
+    ),
+    # Texts, levels, and what is around them.
+    ("an escape is a text", "others |= slashes", "pass", DIFFERS),
+    ("a control is a text", "((word - ONES * 0x20) & ~word | word)", "word", DIFFERS),
+    (
+        "what is not ASCII is a text",
+        "& ~word | word) & HIGHS",
+        "& ~word) & HIGHS",
+        DIFFERS,
+    ),
+    (
+        "what is odd is looked for behind a quote",
+        "zeros_below(others) < zeros_below(quotes)",
+        "zeros_below(others) > zeros_below(quotes)",
+        DIFFERS,
+    ),
+    ("levels of the message before are kept", "    out.count = 0\n", "", SEEN),
+    (
+        "what follows a message is ignored",
+        "return at == end - 1 and at[0]",
+        "return at != NULL and at[0]",
+        DIFFERS,
+    ),
+    # Memory.
+    ("a payload is as long as a type", "size < SHORTEST or ", "", BESIDE),
+    ("a number may end a payload", ' or payload[size - 1] != c"}":', ":", BESIDE),
+    (
+        "a text is read beyond the end",
+        "while end - at >= WORD:",
+        "while at < end:",
+        BESIDE,
+    ),
+    (
+        "a channel is looked for beyond the end",
+        "if end - at < ROOM or not starts(at, b'},",
+        "if not starts(at, b'},",
+        BESIDE,
     ),
 )
 
@@ -272,13 +412,13 @@ TRACKER = of(
     ),
     (
         "a wrong symbol is ignored",
-        "if book is None or not same_text(symbol, book.symbol):",
+        "if book is None or not same_text(symbol, &route.symbol_text):",
         "if book is None:",
         SYMBOL,
     ),
     (
         "a wrong symbol of a trade is ignored",
-        "if route.kind != kind or not same_text(symbol, route.symbol):",
+        "if route.kind != kind or not same_text(symbol, &route.symbol_text):",
         "if route.kind != kind:",
         "test_codec.py::test_nul_in_a_symbol_is_another_symbol",
     ),
@@ -1271,6 +1411,7 @@ MUTANTS = [
     *SYNC,
     *BOOK,
     *CODEC,
+    *SCAN,
     *TRACKER,
     *SESSION,
     *RING,
