@@ -45,7 +45,7 @@ def message(random: Random) -> bytes:
     if kind == b"trade":
         side = random.choice((b'"buy"', b'"sell"'))
         if random.random() < odd:
-            side = random.choice((b'"BUY"', b'"bu\\u0079"', b'""', b"null", b'"sell '))
+            side = random.choice((b'"BUY"', b'"b\\u0075y"', b'""', b"null", b'"sell '))
         data = [
             symbol,
             (b"price", number(random, odd)),

@@ -7,7 +7,7 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
 from feedhandler.book cimport Level
-from feedhandler.codec cimport Decoded, Inbox, MsgspecCodec, ScanCodec
+from feedhandler.codec cimport Inbox, MsgspecCodec, ScanCodec
 from feedhandler.records cimport Candle, Ticker
 from feedhandler.scan cimport Hot, NOT_HOT, Scanned, Text, release, scan
 
