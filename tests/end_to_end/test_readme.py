@@ -33,7 +33,7 @@ def port_is_free() -> bool:
 
 @pytest.mark.skipif(not port_is_free(), reason=f"port {PORT} of the README is in use")
 def test_the_code_of_the_readme_runs_as_printed(monkeypatch: pytest.MonkeyPatch):
-    embed, trade, consume, iterate = blocks()
+    embed, poll, trade, consume, iterate = blocks()
     monkeypatch.setenv(VENUE_VARIABLE, "demo-secret")
     with venue(port=PORT):
         trading = subprocess.run(
@@ -46,6 +46,15 @@ def test_the_code_of_the_readme_runs_as_printed(monkeypatch: pytest.MonkeyPatch)
         assert trading.returncode == 0, trading.stderr
         assert re.match(r"accepted o-\d+\n", trading.stdout)
         assert "Balance(currency='USD'" in trading.stdout
+        polling = subprocess.run(
+            [sys.executable, "-c", poll],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert polling.returncode == 0, polling.stderr
+        assert len(re.findall(r"^0 [\d.]+ [\d.]+$", polling.stdout, re.MULTILINE)) >= 10
         feed = subprocess.Popen(
             [sys.executable, "-u", "-c", embed], stdout=subprocess.PIPE, text=True
         )
@@ -93,9 +102,10 @@ def test_the_commands_of_the_readme_exist():
 
 
 def test_the_blocks_keep_to_their_length():
-    embed, trade, consume, iterate = blocks()
+    embed, poll, trade, consume, iterate = blocks()
 
     assert len([x for x in embed.splitlines() if x.strip()]) <= 20
+    assert len([x for x in poll.splitlines() if x.strip()]) <= 12
     assert len([x for x in trade.splitlines() if x.strip()]) <= 22
     assert len([x for x in consume.splitlines() if x.strip()]) <= 10
     assert len([x for x in iterate.splitlines() if x.strip()]) <= 10
