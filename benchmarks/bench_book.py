@@ -139,7 +139,7 @@ def beyond_decoding(effort: Effort) -> Times:
         for name in ("top", "second", "any")
     }
     fed = books(ours.stream, loops.Ready(ours.names))
-    frames = updates.frames(ours.stream, ours.channels[0])
+    frames = updates.frames(ours.stream, ours.channels)
     decoder = ours.session.codec.decoder
     publisher = ours.session.sink
     (route,) = ours.session.routes.values()

@@ -1,6 +1,7 @@
 """What the benchmarks share: the recordings, the shipping configuration, the loops."""
 
 import gzip
+import importlib
 import importlib.util
 import json
 import os
@@ -8,24 +9,21 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 
 from feedhandler.audit import AuditLog
-from feedhandler.board import Board
 from feedhandler.codec import Codec, MsgspecCodec
-from feedhandler.counters import Counters
-from feedhandler.publisher import Publisher
-from feedhandler.records import QUOTE, TRADE
-from feedhandler.ring import Ring
+from feedhandler.segments import Segments
 from feedhandler.session import Session
 from feedhandler.sink import Sink, Tee
 from feedhandler.throttle import Throttle
-from feedhandler.tracker import COUNTERS, HISTOGRAMS
 
 ROOT = Path(__file__).parent.parent
 CAPACITY = 131_072
+INSTRUMENTS = 1024
+BOARD_LEVELS = 10
 WINDOW_NS = 61_000_000_000
 
 SETUP = """
@@ -58,6 +56,14 @@ def built_loops() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def codecs() -> dict[str, Callable[[], Codec]]:
+    """Return what makes each codec that this build has, the default first."""
+    made: dict[str, Callable[[], Codec]] = {"msgspec": MsgspecCodec}
+    if importlib.util.find_spec("feedhandler.scan") is not None:
+        made["scan"] = importlib.import_module("feedhandler.scan").ScanCodec
+    return made
 
 
 def recordings() -> dict[str, Path]:
@@ -102,30 +108,34 @@ def session(messages: list[bytes], audit: AuditLog | None = None) -> Session:
     return session_of(channels, audit=audit)
 
 
+def segments(name: str = "", directory: str = "/dev/shm") -> Segments:
+    """Return what a feed has in shared memory; without a name, in private memory."""
+    return Segments(
+        name,
+        capacity=CAPACITY,
+        board_levels=BOARD_LEVELS,
+        instruments=INSTRUMENTS,
+        directory=directory,
+    )
+
+
 def session_of(
     channels: Iterable[str],
     codec: Codec | None = None,
     audit: AuditLog | None = None,
-    quotes: bytearray | None = None,
+    into: Segments | None = None,
 ) -> Session:
     """Return a Session as the product ships it, subscribed to *channels*.
 
     Rings, board and counters are written as they are in shared memory, but over private
-    memory: the same stores, and nobody reading but whoever gave the memory of *quotes*.
+    memory, the same stores and nobody reading; unless there are segments to write *into*.
     """
-    if quotes is None:
-        quotes = bytearray(Ring.size_for(QUOTE, CAPACITY))
-    board = Board(bytearray(Board.size_for(1024, 10)), 1024, 10)
-    sink: Sink = Publisher(
-        Ring(quotes, QUOTE, CAPACITY),
-        Ring(bytearray(Ring.size_for(TRADE, CAPACITY)), TRADE, CAPACITY),
-        board,
-    )
-    size = Counters.size_for(len(COUNTERS), len(HISTOGRAMS))
+    made_in = into or segments()
+    sink: Sink = made_in.publisher
     made = Session(
         codec or MsgspecCodec(),
         sink if audit is None else Tee(audit, sink, print),
-        Counters(bytearray(size), COUNTERS, HISTOGRAMS),
+        made_in.counters,
         Throttle(45, WINDOW_NS),
         Throttle(180, WINDOW_NS),
     )
@@ -133,7 +143,7 @@ def session_of(
     for channel in channels:
         symbol = channel.split(":")[1]
         if symbol not in symbols:
-            symbols[symbol] = board.add(symbol)
+            symbols[symbol] = made_in.board.add(symbol)
         made.add(channel, symbols[symbol])
     made.opened(time.monotonic_ns())
     made.take_outbox()

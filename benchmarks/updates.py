@@ -104,22 +104,38 @@ def pack(levels: Levels) -> bytes:
     return b"".join(struct.pack("<dd", price, size) for price, size in levels)
 
 
-def frames(stream: Stream, channel: str) -> list[bytes]:
-    """Return the messages of the first book's updates, as a venue writes them."""
-    symbol = channel.split(":")[1]
+def frame(kind: str, channel: str, levels: Message, sequence: int) -> bytes:
+    """Return an order-book message as a venue writes it."""
+    bids, asks = levels
+    message = {
+        "type": kind,
+        "data": {
+            "symbol": channel.split(":")[1],
+            "bids": bids,
+            "asks": asks,
+            "sequence": sequence,
+        },
+        "channel": channel,
+        "timestamp": 1_625_097_596_000 + sequence,
+    }
+    return json.dumps(message, separators=(",", ":")).encode()
+
+
+def frames(stream: Stream, channels: Sequence[str]) -> list[bytes]:
+    """Return the messages of all updates, of *channels* one for each book."""
     made = []
     for price, size, sequence, book, is_bid in stream.updates.tolist():
-        if book != 0:
-            continue
-        sides = {"bids": [], "asks": [], "bids" if is_bid else "asks": [[price, size]]}
-        message = {
-            "type": "orderbook_update",
-            "data": {"symbol": symbol, **sides, "sequence": sequence},
-            "channel": channel,
-            "timestamp": 1_625_097_596_000 + sequence,
-        }
-        made.append(json.dumps(message, separators=(",", ":")).encode())
+        levels = ([(price, size)], []) if is_bid else ([], [(price, size)])
+        made.append(frame("orderbook_update", channels[book], levels, sequence))
     return made
+
+
+def first_frames(stream: Stream, channels: Sequence[str]) -> list[bytes]:
+    """Return the snapshots that all books begin with."""
+    return [
+        frame("orderbook", channel, levels, 0)
+        for channel, levels in zip(channels, stream.first, strict=True)
+    ]
 
 
 def stream(depths: Sequence[int], where: str, count: int) -> Stream:

@@ -30,8 +30,11 @@ class Ours:
 
     def __init__(self, instruments: list[Instrument], codec: str) -> None:
         memory = bytearray(Ring.size_for(QUOTE, harness.CAPACITY))
+        made = harness.segments()
+        quotes = Ring(memory, QUOTE, harness.CAPACITY)
+        made.publisher = Publisher(quotes, made.trades, made.board)
         channels = [each.channel for each in instruments]
-        self.session = harness.session_of(channels, codecs()[codec](), quotes=memory)
+        self.session = harness.session_of(channels, codecs()[codec](), into=made)
         self.reader = Reader(memory, QUOTE)
 
     def handle(self) -> Handle:
