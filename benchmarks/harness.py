@@ -104,8 +104,12 @@ def _pack(levels: list[list[float]]) -> bytes:
 
 def session(messages: list[bytes], audit: AuditLog | None = None) -> Session:
     """Return a Session as the product ships it, subscribed to what *messages* need."""
-    channels = dict.fromkeys(json.loads(message)["channel"] for message in messages)
-    return session_of(channels, audit=audit)
+    return session_of(channels_in(messages), audit=audit)
+
+
+def channels_in(messages: list[bytes]) -> list[str]:
+    """Return the channels that *messages* are of, in the order of the first of each."""
+    return list(dict.fromkeys(json.loads(message)["channel"] for message in messages))
 
 
 def segments(name: str = "", directory: str = "/dev/shm") -> Segments:
@@ -128,7 +132,7 @@ def session_of(
     """Return a Session as the product ships it, subscribed to *channels*.
 
     Rings, board and counters are written as they are in shared memory, but over private
-    memory, the same stores and nobody reading; unless there are segments to write *into*.
+    memory: the same stores, and nobody reading. Or *into* what segments() returned.
     """
     made_in = into or segments()
     sink: Sink = made_in.publisher

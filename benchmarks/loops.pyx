@@ -85,6 +85,23 @@ def time_feed(Session session not None, list frames) -> int:
     return processor_ns() - start
 
 
+def time_feeds(list sessions not None, list frames not None) -> int:
+    """Return the ns of the same, where sessions[n] gets frames[n]."""
+    cdef Session session
+    cdef bytes frame
+    cdef Py_ssize_t number
+    cdef int64_t now_ns = monotonic_ns()
+    cdef int64_t start
+    if len(sessions) != len(frames):
+        raise ValueError(f"{len(frames)} frames are for {len(sessions)} sessions")
+    start = processor_ns()
+    for number in range(len(frames)):
+        session = sessions[number]
+        frame = frames[number]
+        session.feed(PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame), now_ns)
+    return processor_ns() - start
+
+
 def time_reads(Session session not None, list frames, Py_ssize_t size) -> int:
     """Return the ns for the same, with the end of a read after every *size* frames."""
     cdef bytes frame
@@ -159,6 +176,25 @@ def time_next(Reader reader not None, Py_ssize_t count) -> int:
             if reader.next(record) == EMPTY:
                 break
     return monotonic_ns() - start
+
+
+def follow(Reader reader not None, int64_t silence_ns) -> None:
+    """Take records as fast as can be, spinning, until none came for *silence_ns*."""
+    cdef uint64_t record[16]
+    cdef int64_t last_ns = monotonic_ns()
+    cdef uint32_t misses = 0
+    if reader.slot_size > sizeof(record):
+        raise ValueError(f"slots are {reader.slot_size} bytes, not {sizeof(record)} or less")
+    with nogil:
+        while True:
+            if reader.next(record) != EMPTY:
+                misses = 0
+                continue
+            misses += 1
+            if misses == 1:
+                last_ns = monotonic_ns()
+            elif misses % 1024 == 0 and monotonic_ns() - last_ns > silence_ns:
+                break
 
 
 def time_call(call, Py_ssize_t count) -> int:
