@@ -6,10 +6,10 @@ BUILD ?= release
 DEMO_SECONDS ?= 15
 COMPILED = $(shell find ext -name '*.pyx' | sort | sed 's|^ext/||; s|/|.|g; s|\.pyx$$||; s|^|feedhandler.|')
 
-.PHONY: help demo test check build debug lint types format bench gates stress wheel annotate clean
+.PHONY: help demo test check build debug lint types format bench gates instructions stress wheel annotate clean
 
 help:
-	@echo "demo test check build debug lint types format bench gates stress wheel annotate clean"
+	@echo "demo test check build debug lint types format bench gates instructions stress wheel annotate clean"
 
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -36,14 +36,22 @@ test: build
 stress: build
 	$(BIN)/python -m pytest -m stress -rP
 
+# Ten minutes. The pages are written by --write, and never from here.
 bench: build
 	$(BIN)/python -m pytest benchmarks -q
+	-$(BIN)/python -m benchmarks.bench_wire_to_ring
+	-$(BIN)/python -m benchmarks.bench_scale
+	$(BIN)/python -m benchmarks.plots
 
 # The figures that must not get worse: minima and medians with room to spare.
 gates: build
 	$(BIN)/python -m pytest -q --benchmark-columns=min $(addprefix \
 	    benchmarks/bench_ring.py::test_,publish an_empty_poll 'one_way[ring]') \
 	    $(addprefix benchmarks/bench_book.py::test_,beyond_decoding deeper_books)
+
+# More than 2 % above what benchmarks/instructions.json has fails; its --record replaces that.
+instructions: build
+	$(BIN)/python -m benchmarks.instructions
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -30,6 +30,24 @@ cdef extern from * nogil:
     int64_t clock_ns "fh_clock_ns"(clockid_t clock)     # of feedhandler.clock
 
 
+cdef extern from *:
+    """
+    #if __has_include(<valgrind/callgrind.h>)
+    #include <valgrind/callgrind.h>
+    enum { FH_CAN_START = 1 };
+    static void fh_start_counting(void) { CALLGRIND_START_INSTRUMENTATION; }
+    #else
+    enum { FH_CAN_START = 0 };
+    static void fh_start_counting(void) {}
+    #endif
+    """
+    const bint FH_CAN_START
+    void fh_start_counting() noexcept
+
+
+CAN_START_COUNTING = FH_CAN_START       # whether valgrind's header was there
+
+
 cdef struct Update:             # as UPDATE in updates.py
     Level level
     int64_t sequence
@@ -83,6 +101,11 @@ def time_feed(Session session not None, list frames) -> int:
     for frame in frames:
         session.feed(PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame), now_ns)
     return processor_ns() - start
+
+
+def start_counting() -> None:
+    """Let callgrind begin, where the process runs under it and was told to wait."""
+    fh_start_counting()
 
 
 def time_feeds(list sessions not None, list frames not None) -> int:
