@@ -58,16 +58,17 @@ class Played(NamedTuple):
 
 
 class Load(NamedTuple):
-    """What the venue plays: the same number of messages twice."""
+    """What the venue plays: some messages at a rate, and more of them flat out."""
 
     rounds: int
-    count: int
-    rate: int
+    steady: int
+    flat_out: int
+    rate: int = 20_000
     symbols: int = 100
 
 
-OVER_SOCKETS = Load(3, 200_000, 20_000)
-SHORT = Load(1, 2_000, 20_000)
+OVER_SOCKETS = Load(3, 40_000, 200_000)
+SHORT = Load(1, 2_000, 2_000)
 
 
 def processor_ns(pid: int) -> int:
@@ -96,7 +97,7 @@ class Scene:
     def __init__(
         self, stack: contextlib.ExitStack, symbols: int, depth: int, count: int
     ) -> None:
-        self.symbols, self.depth, self.count = symbols, depth, count
+        self.symbols, self.depth = symbols, depth
         self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         stack.enter_context(on_first())
         self.venue = stack.enter_context(
@@ -135,18 +136,17 @@ class Scene:
                 assert market.counters()["connects"] == connections
                 yield feed, market
 
-    def play(self, feed: Told, market: MarketData, rate: int) -> Played:
-        """Let the venue play once, and see what that took."""
+    def play(self, feed: Told, market: MarketData, rate: int, count: int) -> Played:
+        """Let the venue play to a new feed, and see what that took."""
         before_ns = processor_ns(feed.process.pid)
-        goal = market.counters()["updates"] + self.count
-        self.venue.tell("play", rate)
+        self.venue.tell("play", rate, count)
         (began_ns,) = self.venue.hear("played", 120.0)
-        wait_until(market, "updates", goal)
+        wait_until(market, "updates", count)
         ended_ns = time.monotonic_ns()
         took_ns = processor_ns(feed.process.pid) - before_ns
         counters = market.counters()
         assert counters["gaps"] == counters["malformed"] == 0
-        return Played(took_ns / self.count, self.count * 1e9 / (ended_ns - began_ns))
+        return Played(took_ns / count, count * 1e9 / (ended_ns - began_ns))
 
 
 def wait_until(market: MarketData, counter: str, goal: int) -> None:
@@ -169,14 +169,17 @@ def by_connections(codec: str, what: Load) -> Connected:
     """Play the same to feeds that share it among one to five connections, in turn."""
     found = Connected({}, {})
     with contextlib.ExitStack() as stack:
-        scene = Scene(stack, what.symbols, DEPTH, what.count)
+        scene = Scene(stack, what.symbols, DEPTH, max(what.steady, what.flat_out))
         for _ in range(what.rounds):
             for connections in CONNECTIONS:
-                for rate, played in ((what.rate, found.steady), (0, found.flat_out)):
+                for played, rate, count in (
+                    (found.steady, what.rate, what.steady),
+                    (found.flat_out, 0, what.flat_out),
+                ):
                     # A feed of its own each time: the sequence begins anew.
                     with scene.feed(codec, connections) as (feed, market):
                         each = played.setdefault(connections, [])
-                        each.append(scene.play(feed, market, rate))
+                        each.append(scene.play(feed, market, rate, count))
     return found
 
 
@@ -205,15 +208,15 @@ class Memory(NamedTuple):
 
 def memory_of(codec: str, count: int = MEMORY_COUNT) -> Memory:
     """Compare feeds of one instrument and of a thousand, as they run."""
-    alls = []
+    found = []
     with contextlib.ExitStack() as stack:
         scene = Scene(stack, MEMORY_SYMBOLS, MEMORY_DEPTH, count)
         for symbols, connections in ((1, 1), (MEMORY_SYMBOLS, MEMORY_CONNECTIONS)):
             with scene.feed(codec, connections, symbols) as (feed, market):
                 if symbols == MEMORY_SYMBOLS:
-                    scene.play(feed, market, 0)
-                alls.append(beside_rings(feed.process.pid))
-    one, many = alls
+                    scene.play(feed, market, 0, count)
+                found.append(beside_rings(feed.process.pid))
+    one, many = found
     size = Board.size_for(2 * INSTRUMENTS, BOARD_LEVELS)
     entry = (size - Board.size_for(INSTRUMENTS, BOARD_LEVELS)) // INSTRUMENTS
     return Memory((many - one) / (MEMORY_SYMBOLS - 1), entry, many, one)

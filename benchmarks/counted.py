@@ -11,7 +11,7 @@ from benchmarks import harness
 
 
 def main(codec: str) -> None:
-    loops = harness.loops(build=False)
+    loops = harness.built_loops()
     parts = [part.split(b"\n") for part in sys.stdin.buffer.read().split(b"\n\n")]
     make = harness.codecs()[codec]
     # When the collector runs depends on all that was made before, not on the messages.

@@ -1,9 +1,9 @@
 """A venue that only plays: ``… benchmarks.replayed PROCESSOR SYMBOLS DEPTH COUNT``.
 
 It says *listening PORT*. Whoever subscribes to a book gets its snapshot. Told ``play
-RATE`` it sends the same COUNT one-level updates each time, every one to who subscribed
-to its book, and says *played NS*, when it began. At a RATE, in messages a second, each
-is a write of its own when it is due; with 0, as many as the sockets take.
+RATE N`` it sends the first N of COUNT one-level updates, each to who subscribed to its
+book, and says *played NS*, when it began. At a RATE, in messages a second, each is a
+write of its own when it is due; with 0, as many as the sockets take.
 """
 
 import asyncio
@@ -70,16 +70,16 @@ class Player:
         self.frames = [framed(f) for f in updates.frames(stream, channels)]
         self.takers: dict[str, asyncio.WriteTransport] = {}
 
-    async def play(self, rate: int) -> int:
-        """Send all updates; return when that began."""
+    async def play(self, rate: int, count: int) -> int:
+        """Send the first *count* updates; return when that began."""
         began_ns = time.monotonic_ns()
         size = 1 if rate else BATCH
         gap_ns = 1_000_000_000 // rate if rate else 0
-        for start in range(0, len(self.frames), size):
+        for start in range(0, count, size):
             while time.monotonic_ns() < began_ns + start * gap_ns:
                 pass
             batch: dict[asyncio.WriteTransport, list[bytes]] = {}
-            for number in range(start, min(start + size, len(self.frames))):
+            for number in range(start, min(start + size, count)):
                 taker = self.takers[self.books[number]]
                 batch.setdefault(taker, []).append(self.frames[number])
             for taker, frames in batch.items():
@@ -124,7 +124,8 @@ async def main(symbols: int, depth: int, count: int) -> None:
     )
     say("listening", server.sockets[0].getsockname()[1])
     while line := await lines.readline():
-        say("played", await player.play(int(line.split()[1])))
+        _, rate, many = line.split()
+        say("played", await player.play(int(rate), int(many)))
 
 
 if __name__ == "__main__":
