@@ -30,7 +30,7 @@ from benchmarks.bench_faults import load, machine
 from benchmarks.bench_throughput import FLAT_OUT, Job, Round, prepared, run_handler
 from benchmarks.bench_wire_to_ring import chosen_recordings
 from benchmarks.peers import Best, Handle, Instrument
-from benchmarks.peers.ours import Ours, codecs
+from benchmarks.peers.ours import Ours
 from benchmarks.peers.roster import PEERS
 from benchmarks.wire import Feed, Material, Program, Sender
 
@@ -197,7 +197,7 @@ def timers_of(given: Input, most: int) -> Timers:
     """Return what times each of ours, and each peer that is installed; check them."""
     messages = given.messages[given.warm :][:most]
     found: Timers = {}
-    for codec in codecs():
+    for codec in harness.CODECS:
         handle = Ours(given.instruments, codec).handle()
         check(codec, handle, given)
         found[f"feedhandler, {codec}"] = timer_of_ours(given, codec, messages)
@@ -358,8 +358,6 @@ def in_process_table(found: dict[str, dict[str, list[float]]]) -> str:
                 + (f"; {ratio}" if name != OURS else "")
             )
         rows.append([*cells, lacks_of(name)])
-    if "scan" not in codecs():
-        rows.insert(2, ["feedhandler, scan", "skipped: there is no such codec here"])
     return table(head, rows + skipped_rows(PEERS))
 
 
@@ -477,10 +475,10 @@ def given(request: pytest.FixtureRequest) -> Input:
     return read_input(RECORDINGS[request.param])
 
 
-@pytest.mark.parametrize("name", [*codecs(), *PEERS])
+@pytest.mark.parametrize("name", [*harness.CODECS, *PEERS])
 def test_the_best_levels_are_right_after_every_message(name: str, given: Input):
     """The first messages of each recording; main() has all of them checked."""
-    if name in codecs():
+    if name in harness.CODECS:
         handle = Ours(given.instruments, name).handle()
     elif missing := PEERS[name].missing():
         pytest.skip(f"not installed: {', '.join(missing)}")
@@ -504,7 +502,7 @@ def test_what_a_row_is_said_to_take_it_takes(name: str):
     assert {what for what in HOSTILE if takes(HOSTILE[what])} == set(PEERS[name].takes)
 
 
-@pytest.mark.parametrize("codec", codecs())
+@pytest.mark.parametrize("codec", harness.CODECS)
 @pytest.mark.parametrize("level", HOSTILE.values(), ids=HOSTILE)
 def test_we_take_no_such_number(level: str, codec: str):
     ours = Ours([Instrument("A", "orderbook:A:10")], codec)

@@ -68,7 +68,7 @@ GOAL_ALL_BYTES = 150 << 20
 # What may come after a tenth of the messages: pages of the allocator, not of messages.
 FLAT_BYTES = 1 << 20
 
-CODECS = harness.codecs()
+CODECS = harness.CODECS
 loops = harness.loops()
 
 Timers = dict[str, Callable[[], int]]

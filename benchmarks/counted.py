@@ -13,7 +13,7 @@ from benchmarks import harness
 def main(codec: str) -> None:
     loops = harness.built_loops()
     parts = [part.split(b"\n") for part in sys.stdin.buffer.read().split(b"\n\n")]
-    make = harness.codecs()[codec]
+    make = harness.CODECS[codec]
     # When the collector runs depends on all that was made before, not on the messages.
     gc.disable()
     # First for nothing: an allocator that has seen such messages does always the same.

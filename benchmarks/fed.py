@@ -36,7 +36,7 @@ def main(codec: str, messages: int) -> None:
     )
     del stream
     wanted = [*channels, *harness.channels_in(recorded)]
-    session = harness.session_of(wanted, harness.codecs()[codec]())
+    session = harness.session_of(wanted, harness.CODECS[codec]())
     loops = harness.loops()
     # The rings are as large as they are: all of their pages are there from the start.
     for ring in (session.sink.quotes, session.sink.trades):

@@ -1,7 +1,6 @@
 """What the benchmarks share: the recordings, the shipping configuration, the loops."""
 
 import gzip
-import importlib
 import importlib.util
 import json
 import os
@@ -14,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from feedhandler.audit import AuditLog
-from feedhandler.codec import Codec, MsgspecCodec
+from feedhandler.codec import Codec, MsgspecCodec, ScanCodec
 from feedhandler.segments import Segments
 from feedhandler.session import Session
 from feedhandler.sink import Sink, Tee
@@ -25,6 +24,8 @@ CAPACITY = 131_072
 INSTRUMENTS = 1024
 BOARD_LEVELS = 10
 WINDOW_NS = 61_000_000_000
+
+CODECS: dict[str, Callable[[], Codec]] = {"msgspec": MsgspecCodec, "scan": ScanCodec}
 
 SETUP = """
 from Cython.Build import cythonize
@@ -56,14 +57,6 @@ def built_loops() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def codecs() -> dict[str, Callable[[], Codec]]:
-    """Return what makes each codec that this build has, the default first."""
-    made: dict[str, Callable[[], Codec]] = {"msgspec": MsgspecCodec}
-    if importlib.util.find_spec("feedhandler.scan") is not None:
-        made["scan"] = importlib.import_module("feedhandler.scan").ScanCodec
-    return made
 
 
 def recordings() -> dict[str, Path]:

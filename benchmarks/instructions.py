@@ -32,7 +32,7 @@ DEPTH = 10
 MOST_MORE = 0.02
 TIMEOUT_S = 120
 
-DECODERS = {"msgspec": "codec.MsgspecCodec.decode", "scan": "scan.ScanCodec.decode"}
+DECODERS = {"msgspec": "codec.MsgspecCodec.decode", "scan": "codec.ScanCodec.decode"}
 # Called through tables of methods, so that the compiler keeps each of them as it is.
 SYMBOLS = (
     "tracker.Tracker.on_book",
@@ -275,7 +275,7 @@ def main() -> int:
         print(reason)
         return 0
     now, parts = {}, messages(MESSAGES)
-    for codec in harness.codecs():
+    for codec in harness.CODECS:
         runs = [count(codec, parts) for _ in range(options.runs)]
         now[codec] = runs[0]
         if options.runs > 1:
@@ -308,7 +308,7 @@ def report(now: dict[str, Counts]) -> int:
 # ── in the tests ──────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("codec", harness.codecs())
+@pytest.mark.parametrize("codec", harness.CODECS)
 def test_every_hot_symbol_is_found(codec: str):
     if reason := why_not():
         pytest.skip(reason)

@@ -1,28 +1,12 @@
 """The feed handler: a Session as shipped, its ring and its board."""
 
-import importlib.util
 from time import monotonic_ns
 
 from benchmarks import harness
 from benchmarks.peers import Best, Handle, Instrument
-from feedhandler.codec import Codec, MsgspecCodec
+from feedhandler.publisher import Publisher
 from feedhandler.records import QUOTE
 from feedhandler.ring import Reader, Ring
-
-# Where a codec that reads without making objects may be.
-SCANNERS = ("feedhandler.codec", "feedhandler.scan")
-
-
-def codecs() -> dict[str, type[Codec]]:
-    """Return the codecs that there are, the default first."""
-    found: dict[str, type[Codec]] = {"msgspec": MsgspecCodec}
-    for name in SCANNERS:
-        if importlib.util.find_spec(name) is not None:
-            module = importlib.import_module(name)
-            if hasattr(module, "ScanCodec"):
-                found["scan"] = module.ScanCodec
-                break
-    return found
 
 
 class Ours:
@@ -34,7 +18,7 @@ class Ours:
         quotes = Ring(memory, QUOTE, harness.CAPACITY)
         made.publisher = Publisher(quotes, made.trades, made.board)
         channels = [each.channel for each in instruments]
-        self.session = harness.session_of(channels, codecs()[codec](), into=made)
+        self.session = harness.session_of(channels, harness.CODECS[codec](), into=made)
         self.reader = Reader(memory, QUOTE)
 
     def handle(self) -> Handle:
