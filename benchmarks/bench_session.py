@@ -34,7 +34,7 @@ loops = harness.loops()
 
 
 class Run(NamedTuple):
-    """The ns a message, of each round: the bare decode, and to the ring by each codec."""
+    """The ns a message of each round: the bare decode, and each codec to the ring."""
 
     name: str
     what: str

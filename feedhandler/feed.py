@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ParamSpec, Self, TypeVar
 
 from feedhandler.config import FeedConfig
 from feedhandler.event_loop import FeedEventLoop
@@ -13,6 +13,9 @@ from feedhandler.sink import Sink
 from feedhandler.tracker import Event
 
 __all__ = ["Feed"]
+
+Given = ParamSpec("Given")
+Returned = TypeVar("Returned")
 
 
 class Feed:
@@ -68,6 +71,19 @@ class Feed:
         if self.handler.has_ended:
             self.handler.check_connections()
         return self._happened - before
+
+    def do(
+        self, act: Callable[Given, Returned], *args: Given.args, **kwargs: Given.kwargs
+    ) -> Returned:
+        """Call what belongs to the handler, as from its loop; return what it returns.
+
+        ``feed.do(feed.handler.subscribe, "MSFT")``; with an API key ``sent =
+        feed.do(feed.handler.flow.submit, order, time.monotonic_ns())``, and ``answer =
+        feed.do(feed.handler.answer, sent)`` for a future that poll() makes done.
+        """
+        if self._loop is None:
+            raise RuntimeError("the feed is not running")
+        return self._loop.within(act, *args, **kwargs)
 
     def live(self, timeout: float) -> None:
         """Poll until every book is LIVE; TimeoutError after *timeout* seconds."""

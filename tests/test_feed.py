@@ -9,6 +9,8 @@ import pytest
 from feedhandler import Event, Feed, FeedConfig, PythonSink, attach
 from feedhandler.config import build
 from feedhandler.errors import ConnectionFailed, RingAbsent, RingBusy
+from feedhandler.protocol.messages import OrderData, OrderUpdate
+from feedhandler.secret import Secret
 from feedhandler.testing.venue import RunningVenue
 from tests.end_to_end.processes import unique
 
@@ -123,6 +125,40 @@ def test_a_name_that_is_taken_leaves_nothing_open(feedhandler_venue):
         with pytest.raises(RuntimeError, match="not running"):
             other.poll()
         feed.live(SECONDS)
+
+
+@pytest.mark.req("BP-07")
+def test_symbols_come_and_go_between_polls(feedhandler_venue):
+    limits = {"subscriptions_per_connection": 2}
+    settings = config(feedhandler_venue, limits=limits)
+    with Feed(settings) as feed:
+        feed.live(SECONDS)
+        feed.do(feed.handler.subscribe, "BTC-USD")
+        until(feed, lambda: feed.handler.book("BTC-USD").is_live, "the new book")
+        feed.do(feed.handler.unsubscribe, "AAPL")
+        assert feed.handler.symbols == ["MSFT", "BTC-USD"]
+        feed.live(SECONDS)
+
+
+@pytest.mark.req("OV-05")
+def test_orders_are_sent_and_answered_between_polls(feedhandler_venue):
+    key, secret = feedhandler_venue.credentials
+    heard: list[Any] = []
+    settings = config(feedhandler_venue, credentials={"api_key": key})
+    with Feed(settings, on_message=heard.append, secret=Secret(secret)) as feed:
+        flow = feed.handler.flow
+        until(feed, lambda: flow.is_ready, "the account")
+        order = OrderData(
+            symbol="AAPL", side="buy", type="limit", quantity=10, price=120.0
+        )
+        sent = feed.do(flow.submit, order, time.monotonic_ns())
+        answer = feed.do(feed.handler.answer, sent)
+        until(feed, answer.done, "the answer")
+
+        assert answer.result().data.status == "accepted"
+        until(
+            feed, lambda: any(isinstance(m, OrderUpdate) for m in heard), "its update"
+        )
 
 
 def test_it_can_be_started_again(feedhandler_venue):
