@@ -67,6 +67,7 @@ COUNTERS = (
     # As they are, not as often as they were; the control loop sets them.
     "heartbeat_age_ms",
     "round_trip_us",
+    "scanned",
     "open_connections",
     "failed_connections",
 )

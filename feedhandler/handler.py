@@ -626,6 +626,9 @@ class FeedHandler:
         trips = [h.round_trip_ms for h in health if h.round_trip_ms is not None]
         counters.assign("heartbeat_age_ms", int(max(ages, default=0) * 1000))
         counters.assign("round_trip_us", int(max(trips, default=0) * 1000))
+        codecs = [connection.session.codec for connection in self._connections]
+        scanned = sum(c.scanned for c in codecs if isinstance(c, ScanCodec))
+        counters.assign("scanned", scanned)
         counters.assign("open_connections", sum(h.state in CONNECTED for h in health))
         counters.assign("failed_connections", sum(h.failed is not None for h in health))
         for name, value in self._account().counters().items():

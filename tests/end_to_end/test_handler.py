@@ -324,6 +324,21 @@ def test_an_on_event_that_raises_stops_nothing(caplog: pytest.LogCaptureFixture)
     assert "on_event raised" in caplog.text
 
 
+@pytest.mark.parametrize("codec", ["msgspec", "scan"])
+def test_the_counters_say_how_many_messages_were_scanned(codec: str):
+    async def work(venue: Venue) -> None:
+        settings = config(venue, "scanned", codec=codec)
+        async with FeedHandler(settings) as feed:
+            await feed.live(SECONDS)
+            if codec == "scan":
+                await eventually(lambda: feed.counters()["scanned"] > 10, "scanning")
+            else:
+                await eventually(lambda: feed.counters()["updates"] > 10, "updates")
+                assert feed.counters()["scanned"] == 0
+
+    run(work)
+
+
 def test_quotes_on_changes_only_are_fewer_and_the_depth_is_still_right():
     async def work(venue: Venue) -> None:
         sink = Recorder()
