@@ -12,6 +12,7 @@ import asyncio
 import selectors
 
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.memoryview cimport PyMemoryView_Check
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport INT64_MAX
 
@@ -48,6 +49,8 @@ cdef double FOREVER_S = 1e9
 
 cdef enum:
     PASSES = 32                 # over all sockets, until the selector and the clock are asked
+    LOOK_NS = 100_000           # until then, too, for a caller who turns slowly
+    SIGNALS_NS = 100_000_000    # between looks at signals, which wake nobody who spins
 
 
 cdef class Pump:
@@ -67,22 +70,46 @@ cdef class Pump:
         self.spins = spins
 
     def take(self, transport) -> bool:
-        """Read *transport*'s socket from now on; False leaves it to the selector."""
+        """Read *transport*'s socket from now on; False leaves it to the selector.
+
+        False, too, for one that was taken already, or that somebody has paused.
+        """
         if transport.is_closing():
             return False
         if transport.get_extra_info("sslcontext") is not None or self.count == MOST_SOCKETS:
             self.indirect = True
             return False
+        if not transport.is_reading():
+            return False
         protocol = transport.get_protocol()
-        transport.pause_reading()
+        updated = protocol.buffer_updated
+        self.sockets[self.count].descriptor = transport.get_extra_info("socket").fileno()
         self.transports.append(transport)
         self.protocols.append(protocol)
-        self.updates.append(protocol.buffer_updated)
+        self.updates.append(updated)
         self.rooms.append(None)
-        self.sockets[self.count].descriptor = transport.get_extra_info("socket").fileno()
         self.count += 1
-        self.make_room(self.count - 1)
+        try:
+            self.make_room(self.count - 1)
+        except BaseException:
+            self.remove(self.count - 1)
+            raise
+        transport.pause_reading()
         return True
+
+    def leave(self, int descriptor):
+        """Read the socket with this descriptor no more: from now on the selector does."""
+        cdef int at
+        for at in range(self.count):
+            if self.sockets[at].descriptor == descriptor:
+                # Found to have ended when its turn comes: a callback of its may be running.
+                self.sockets[at].descriptor = -1
+
+    def forget(self):
+        """Read nothing more: the loop was closed."""
+        while self.count:
+            self.remove(self.count - 1)
+        self.wanted = True
 
     def want(self):
         """Note that the loop has something to do."""
@@ -95,6 +122,8 @@ cdef class Pump:
     cdef int make_room(self, int at) except -1:
         """Ask the protocol where the next bytes go; it keeps that until it has some."""
         cdef object view = (<object> self.protocols[at]).get_buffer(-1)
+        if not PyMemoryView_Check(view):
+            view = memoryview(view)
         cdef Py_buffer *buffer = PyMemoryView_GET_BUFFER(view)
         if buffer.readonly or buffer.len <= 0:
             raise BufferError("a protocol gave no room for what comes")
@@ -114,6 +143,16 @@ cdef class Pump:
         self.rooms.pop()
         self.count = last
         return self.transports.pop()
+
+    cdef int give_back(self, int at) except -1:
+        """Leave a socket to the selector again."""
+        transport = self.remove(at)
+        try:
+            transport.resume_reading()
+        except OSError:
+            # Somebody else has closed it.
+            transport.abort()
+        return 0
 
     cdef Found look(self, bint wait) noexcept nogil:
         """Read until a socket has something or, if it is to *wait*, until the loop is due.
@@ -180,7 +219,8 @@ cdef class Pump:
         """Ask selector and clock whether the loop has something to do."""
         cdef epoll_event event
         self.passes = 0
-        return epoll_wait(self.selector, &event, 1, 0) != 0 or monotonic_ns() >= self.due_ns
+        self.looked_ns = monotonic_ns()
+        return epoll_wait(self.selector, &event, 1, 0) != 0 or self.looked_ns >= self.due_ns
 
     cdef int deliver(self) except -1:
         """Give a protocol what was read for it."""
@@ -192,13 +232,19 @@ cdef class Pump:
             if not transport.is_closing():
                 self.make_room(at)
                 return 0
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            # Whoever goes on after it must not read into the room there was before.
+            self.give_back(at)
+            raise
+        except BaseException as error:
             # As asyncio has it: a protocol that raises has lost its connection.
+            self.remove(at)
             asyncio.get_running_loop().call_exception_handler({
                 "message": "Fatal error: protocol.buffer_updated() call failed.",
                 "exception": error, "transport": transport,
             })
             transport.abort()
+            return 0
         self.remove(at)
         return 0
 
@@ -210,16 +256,22 @@ cdef class Pump:
                 self.remove(at)
 
     def expect(self, timeout):
-        """Note that the loop's next timer is due in *timeout* seconds; None: never."""
+        """Note that the loop's next timer is due in *timeout* seconds; None: never.
+
+        It knows of all callbacks so far, and is about to run them: what they find closed,
+        and may close for good, is read no more.
+        """
+        self.sweep()
+        self.wanted = False
         self.due_ns = INT64_MAX
         if timeout is not None:
             self.due_ns = monotonic_ns() + <int64_t> (1e9 * max(0.0, min(timeout, FOREVER_S)))
+        if self.spins:
+            self.due_ns = min(self.due_ns, monotonic_ns() + SIGNALS_NS)
 
     def read(self, timeout):
         """Read until the loop has something to do, or *timeout* seconds have passed."""
         cdef Found found
-        self.sweep()
-        self.wanted = False
         self.expect(timeout)
         if timeout is not None and timeout <= 0:
             self.read_once(None)
@@ -230,13 +282,16 @@ cdef class Pump:
             if found == DATA:
                 self.deliver()
             elif found == ENDED:
-                self.remove(self.at).resume_reading()
+                self.give_back(self.at)
             else:
                 PyErr_CheckSignals()
                 return
 
     cdef int read_once(self, loop) except -1:
-        """Read every socket once."""
+        """Read every socket once, or until the loop has something to do.
+
+        Callbacks may have closed a connection, which must not be read any more then.
+        """
         cdef Found found
         cdef int left = self.count
         while left > 0:
@@ -245,18 +300,18 @@ cdef class Pump:
             if found == DUE:
                 return 0
             if found == ENDED:
-                self.remove(self.at).resume_reading()
+                self.give_back(self.at)
                 continue
             if loop is None:
                 self.deliver()
-                continue
-            if running_loop() is not None:
-                raise RuntimeError("this thread has a loop that is running already")
-            set_running_loop(loop)
-            try:
-                self.deliver()
-            finally:
-                set_running_loop(None)
+            else:
+                set_running_loop(loop)
+                try:
+                    self.deliver()
+                finally:
+                    set_running_loop(None)
+            if self.wanted:
+                return 0
         return 0
 
     def turn(self, loop) -> bool:
@@ -264,15 +319,32 @@ cdef class Pump:
 
         Returns whether anything happened.
         """
+        if self.turns or running_loop() is not None:
+            raise RuntimeError("a loop is running already")
+        self.turns = True
+        try:
+            return self.do_turn(loop)
+        finally:
+            self.turns = False
+
+    cdef bint do_turn(self, loop) except -1:
         cdef int64_t before = self.reads
+        if self.wanted:
+            # Who wants something may have closed a connection.
+            self.sweep()
         self.read_once(loop)
         self.passes += 1
-        if not self.wanted and (self.passes < PASSES and not self.indirect or not self.is_due()):
+        if not self.wanted and not (self.is_to_look() and self.is_due()):
             return self.reads != before
-        self.wanted = False
         loop.run_once()
-        self.sweep()
         return True
+
+    cdef bint is_to_look(self) noexcept nogil:
+        return (
+            self.passes >= PASSES
+            or self.indirect
+            or monotonic_ns() - self.looked_ns >= LOOK_NS
+        )
 
 
 class _Selector(selectors.EpollSelector):
@@ -283,6 +355,20 @@ class _Selector(selectors.EpollSelector):
         self.pump = pump
         self.stop = None
         pump.serve(self.fileno(), spin)
+
+    def register(self, fileobj, events, data=None):
+        """As selectors have it; what is read here is read nowhere else."""
+        key = super().register(fileobj, events, data)
+        if events & selectors.EVENT_READ:
+            self.pump.leave(key.fd)
+        return key
+
+    def modify(self, fileobj, events, data=None):
+        """As selectors have it; what is read here is read nowhere else."""
+        key = super().modify(fileobj, events, data)
+        if events & selectors.EVENT_READ:
+            self.pump.leave(key.fd)
+        return key
 
     def select(self, timeout=None):
         """Return what is ready besides the pump's sockets, which were read meanwhile."""
@@ -318,10 +404,21 @@ class FeedEventLoop(asyncio.SelectorEventLoop):
         self.pump.want_at(when)
         return super().call_at(when, callback, *args, context=context)
 
+    def stop(self):
+        """As asyncio has it."""
+        self.pump.want()
+        super().stop()
+
+    def close(self):
+        """As asyncio has it."""
+        super().close()
+        self.pump.forget()
+
     def turn(self):
         """Do what is ready, without waiting; return whether anything happened.
 
-        For a thread without a running loop: raises RuntimeError where there is one.
+        For a thread without a running loop: raises RuntimeError where there is one, and
+        from within a turn.
         """
         return self.pump.turn(self)
 
@@ -337,7 +434,7 @@ class FeedEventLoop(asyncio.SelectorEventLoop):
 
     def run_once(self):
         """Run the callbacks and timers that are due, once."""
-        self._reading.stop = self.stop
+        self._reading.stop = super().stop
         try:
             self.run_forever()
         finally:

@@ -34,13 +34,18 @@ cdef class Pump:
     cdef list rooms             # memoryviews that keep what *room* points into
     cdef bint spins             # never sleeps
     cdef bint wanted            # callbacks or timers were added
+    cdef bint turns             # a caller's turn is being done
     cdef int64_t due_ns         # of the loop's next timer
+    cdef int64_t looked_ns      # when the selector was asked last
     cdef readonly int64_t reads         # of sockets, that brought something
 
     cdef bint sleep(self) noexcept nogil
     cdef bint is_due(self) noexcept nogil
+    cdef bint is_to_look(self) noexcept nogil
+    cdef bint do_turn(self, loop) except -1
     cdef int read_once(self, loop) except -1
     cdef Found look(self, bint wait) noexcept nogil
     cdef int deliver(self) except -1
     cdef int make_room(self, int at) except -1
     cdef object remove(self, int at)
+    cdef int give_back(self, int at) except -1
