@@ -21,14 +21,25 @@ def settle() -> None:
 class Collector:
     """Collects when it is told to, and never by itself, as long as it is open.
 
-    For the whole process, which has one collector.
+    For the whole process, which has one collector: of several that are open the first
+    finds how it was, and the last leaves it so. What somebody else has frozen stays
+    frozen, and then nothing of ours is.
     """
 
+    _open = 0
+    _was_enabled = True
+    _freezes = True
+
     def __init__(self) -> None:
-        self._was_enabled = gc.isenabled()
         self._beats = 0
-        settle()
+        if not Collector._open:
+            Collector._was_enabled = gc.isenabled()
+            # Python thaws all or nothing.
+            Collector._freezes = not gc.get_freeze_count()
         gc.disable()
+        if Collector._freezes:
+            settle()
+        Collector._open += 1
 
     def beat(self) -> None:
         """Collect what is young; now and then what is older. Ten times a second."""
@@ -39,7 +50,11 @@ class Collector:
             gc.collect(1 if self._beats % SECOND == 0 else 0)
 
     def close(self) -> None:
-        """Leave it to Python again."""
-        gc.unfreeze()
-        if self._was_enabled:
+        """Leave it to Python again; once."""
+        Collector._open -= 1
+        if Collector._open:
+            return
+        if Collector._freezes:
+            gc.unfreeze()
+        if Collector._was_enabled:
             gc.enable()

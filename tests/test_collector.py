@@ -58,3 +58,27 @@ def test_afterwards_all_is_as_it_was(enabled: bool):
         assert gc.get_freeze_count() == 0
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_of_several_the_last_one_leaves_it_to_python_again(first: int):
+    both = [Collector(), Collector()]
+
+    both.pop(first).close()
+    assert not gc.isenabled()
+    assert gc.get_freeze_count() > 0
+    both.pop().close()
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
+
+
+def test_what_somebody_else_has_frozen_stays_frozen():
+    gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        collector = Collector()
+        collector.close()
+        assert gc.get_freeze_count() == frozen
+        assert gc.isenabled()
+    finally:
+        gc.unfreeze()
