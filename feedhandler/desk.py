@@ -48,6 +48,7 @@ class Desk:
         instrument_of: Callable[[str], int],
     ) -> None:
         self.flow: OrderFlow | None = None
+        self._loop = asyncio.get_running_loop()
         self._config = config
         self._segments = segments
         self._top = top
@@ -104,14 +105,13 @@ class Desk:
         )
         engines.commands.open()
         self._engines = engines
-        loop = asyncio.get_running_loop()
-        loop.add_reader(engines.commands.fileno(), self._on_commands)
+        self._loop.add_reader(engines.commands.fileno(), self._on_commands)
 
     def close(self) -> None:
         """Tell the engines that nothing more is taken."""
         engines, self._engines = self._engines, None
         if engines is not None:
-            asyncio.get_running_loop().remove_reader(engines.commands.fileno())
+            self._loop.remove_reader(engines.commands.fileno())
             engines.commands.close()
 
     async def finish(self) -> None:
@@ -137,7 +137,7 @@ class Desk:
 
         Done already, with None, where the answer was before: *is_awaited* tells.
         """
-        future = asyncio.get_running_loop().create_future()
+        future = self._loop.create_future()
         if is_awaited:
             self._waiting.setdefault(sent.request_id, []).append(future)
         else:

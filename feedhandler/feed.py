@@ -1,5 +1,6 @@
 """A feed that its caller drives, for an engine that has a loop of its own."""
 
+import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from types import TracebackType
@@ -23,7 +24,8 @@ class Feed:
 
     Takes what FeedHandler takes, which it has as *handler*; its sinks and callables are
     called from within poll(), on the caller's thread. One thread, the same for all
-    calls, in which no asyncio loop is running. What is not polled for ``stall_after``
+    calls, in which no asyncio loop is running; not from within its sinks and callables:
+    RuntimeError, otherwise. What is not polled for ``stall_after``
     seconds has fallen behind: all of its books are STALE until they are known to be of
     now.
 
@@ -46,11 +48,12 @@ class Feed:
         """Create the segments and begin to connect; raises as FeedHandler.start()."""
         if self._loop is not None:
             raise RuntimeError("the feed was started already")
+        _refuse_within_a_loop()
         self._loop = FeedEventLoop()
         try:
             self._run(self.handler.start())
         except BaseException:
-            self._close()
+            self.stop()
             raise
         self._happened = self.handler.happened
 
@@ -97,6 +100,7 @@ class Feed:
         """Close all connections, flag all quotes STALE, end the segments; up to 2 s."""
         if self._loop is None:
             return
+        _refuse_within_a_loop()
         try:
             self._run(self.handler.stop())
         finally:
@@ -125,3 +129,12 @@ class Feed:
     ) -> None:
         """Stop the feed."""
         self.stop()
+
+
+def _refuse_within_a_loop() -> None:
+    """Raise before anything is begun that could not be ended."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError("a loop is running already")

@@ -115,6 +115,7 @@ class FeedHandler:
         self._on_event = on_event
         self._listeners = [] if on_message is None else [on_message]
         self._secret = secret
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._beat: asyncio.TimerHandle | None = None
         self._segments: Segments | None = None
         self._audit: AuditLog | None = None
@@ -143,6 +144,7 @@ class FeedHandler:
         """Create the segments and begin to connect; returns before anything is live."""
         if self._segments is not None:
             raise RuntimeError("the feed was started already")
+        self._loop = asyncio.get_running_loop()
         self._forget()
         shm = self.config.shm
         self._segments = Segments(
@@ -588,9 +590,9 @@ class FeedHandler:
                 raise ConfigError(f"audit_log {path}: {error.strerror}") from None
 
     def _run(self, connection: Connection) -> None:
-        self._tasks[connection] = asyncio.get_running_loop().create_task(
-            connection.run()
-        )
+        # Which need not be running just now: see Feed.
+        assert self._loop is not None
+        self._tasks[connection] = self._loop.create_task(connection.run())
 
     # ── the beat ──────────────────────────────────────────────────────────────────────
 

@@ -1,5 +1,7 @@
 """A feed that its caller drives."""
 
+import asyncio
+import gc
 import time
 from collections.abc import Callable
 from typing import Any
@@ -172,3 +174,107 @@ def test_it_can_be_started_again(feedhandler_venue):
     with pytest.raises(RuntimeError, match="already"):
         feed.start()
     feed.stop()
+
+
+def offline(**more: Any) -> FeedConfig:
+    """A feed that finds no venue, and goes on trying."""
+    return build(
+        {
+            "url": "ws://127.0.0.1:1",
+            "shm": {"name": ""},
+            "limits": {"reconnect_base_s": 0.01, "reconnect_jitter": 0.0},
+            "instruments": [{"symbol": "AAPL"}],
+            **more,
+        }
+    )
+
+
+def test_stop_and_poll_from_within_a_callback_are_refused_and_harm_nothing():
+    refused: list[str] = []
+    told: list[Event] = []
+
+    def on_event(event: Event) -> None:
+        told.append(event)
+        for call in (feed.stop, feed.start, feed.poll):
+            try:
+                call()
+            except RuntimeError as error:
+                refused.append(str(error))
+
+    feed = Feed(offline(), on_event=on_event)
+    feed.start()
+    until(feed, lambda: len(told) > 3, "some events")
+    assert len(refused) == 3 * len(told)
+    feed.stop()
+    assert not feed.handler.is_running
+
+
+def test_in_a_running_loop_a_feed_neither_starts_nor_stops():
+    feed = Feed(offline())
+
+    async def call(what: Callable[[], None]) -> None:
+        with pytest.raises(RuntimeError, match="running"):
+            what()
+
+    asyncio.run(call(feed.start))
+    assert not feed.handler.is_running
+    feed.start()
+    asyncio.run(call(feed.stop))
+    feed.poll()
+    feed.stop()
+    assert not feed.handler.is_running
+    gc.collect()  # nothing is left that was never awaited or closed
+
+
+def test_an_interrupt_in_a_callback_leaves_a_feed_that_can_be_stopped():
+    told: list[Event] = []
+
+    def on_event(event: Event) -> None:
+        told.append(event)
+        if len(told) == 1:
+            raise KeyboardInterrupt
+
+    feed = Feed(offline(), on_event=on_event)
+    with pytest.raises(KeyboardInterrupt), feed:
+        until(feed, lambda: False, "the interrupt")
+    assert not feed.handler.is_running
+    feed.start()
+    feed.stop()
+
+
+def test_a_start_that_fails_late_leaves_nothing_running(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def refuse() -> None:
+        raise RuntimeError("not in this process")
+
+    feed = Feed(offline(loop={"gc": "beat"}))
+    with monkeypatch.context() as patch:
+        # Asked for when the connections have begun already.
+        patch.setattr(gc, "disable", refuse)
+        with pytest.raises(RuntimeError, match="not in this process"):
+            feed.start()
+    assert not feed.handler.is_running
+    assert gc.isenabled()
+    feed.start()
+    feed.stop()
+
+
+def test_an_instrument_that_wants_a_new_connection_comes_between_two_polls(
+    feedhandler_venue,
+):
+    limits = {
+        "reconnect_base_s": 0.02,
+        "reconnect_jitter": 0.0,
+        "subscriptions_per_connection": 2,
+        "connections": 4,
+    }
+    settings = config(
+        feedhandler_venue, limits=limits, instruments=[{"symbol": "AAPL"}]
+    )
+    with Feed(settings) as feed:
+        feed.live(SECONDS)
+        before = len(feed.handler.states)
+        feed.handler.subscribe("MSFT")
+        assert len(feed.handler.states) == before + 1
+        until(feed, lambda: feed.handler.book("MSFT").is_live, "its book")
