@@ -341,6 +341,29 @@ def test_what_is_paused_or_was_taken_already_is_not_taken(run: Run):
     run(work())
 
 
+def test_more_sockets_than_are_read_directly_are_left_to_the_selector(run: Run):
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        peers, readers = [], []
+        for _ in range(130):
+            near, far = socket.socketpair()
+            _, reader = await loop.create_connection(Reader, sock=near)
+            peers.append(far)
+            readers.append(reader)
+        taken = [pump().take(reader.transport) for reader in readers]
+        assert taken == [True] * 128 + [False] * 2
+        for number, peer in enumerate(peers):
+            peer.sendall(bytes([number]))
+        await eventually(lambda: all(reader.data for reader in readers), "all of them")
+        assert [reader.data[0] for reader in readers] == list(range(130))
+        assert pump().reads == 128
+        for peer in peers:
+            peer.close()
+        await eventually(lambda: all(reader.lost for reader in readers), "the ends")
+
+    run(work())
+
+
 class Untakable(Reader):
     """Has no room when the pump asks first."""
 
@@ -678,3 +701,24 @@ def test_a_turn_of_another_thread_is_refused_while_one_is_done():
         turned(loop, lambda: reader.data)
         assert refused == ["a loop is running already"]
         ended(loop, reader)
+
+
+def test_callbacks_without_end_keep_no_socket_from_its_turn():
+    loop = FeedEventLoop()
+    ran: list[None] = []
+
+    def again() -> None:
+        ran.append(None)
+        loop.call_soon(again)
+
+    pairs = [loop.run_until_complete(connected()) for _ in range(3)]
+    loop.call_soon(again)
+    for _, peer in pairs:
+        peer.sendall(b"x" * 640)
+    for _ in range(1000):
+        loop.turn()
+    assert [len(reader.data) for reader, _ in pairs] == [640] * 3
+    assert len(ran) >= 1000
+    for _, peer in pairs:
+        peer.close()
+    ended(loop, *(reader for reader, _ in pairs))

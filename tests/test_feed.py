@@ -278,3 +278,23 @@ def test_an_instrument_that_wants_a_new_connection_comes_between_two_polls(
         feed.handler.subscribe("MSFT")
         assert len(feed.handler.states) == before + 1
         until(feed, lambda: feed.handler.book("MSFT").is_live, "its book")
+
+
+def test_an_order_is_sent_and_answered_between_two_polls(feedhandler_venue):
+    key, secret = feedhandler_venue.credentials
+    settings = config(
+        feedhandler_venue,
+        credentials={"api_key": key},
+        trading={"commands": True, "cancel_on_exit": True},
+    )
+    with Feed(settings, secret=Secret(secret)) as feed:
+        feed.live(SECONDS)
+        flow = feed.handler.flow
+        until(feed, lambda: flow.is_ready, "the account")
+        # So low that it rests.
+        order = OrderData("AAPL", "buy", "limit", 5, price=100.0)
+        answer = feed.handler.answer(flow.submit(order, time.monotonic_ns()))
+        until(feed, answer.done, "the answer")
+        assert answer.result() is not None
+        until(feed, lambda: len(flow.orders.open) == 1, "the order")
+    assert not flow.orders.open
