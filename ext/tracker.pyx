@@ -237,6 +237,13 @@ cdef inline uint64_t hash_text(const char *text, Py_ssize_t length) noexcept nog
     return mixed ^ mixed >> 29
 
 
+cdef inline void take_up(TrackedBook book) noexcept nogil:
+    """Have the next quote of a book that was put off show all that changed since the last."""
+    book.is_put_off = False
+    book.levels.bid_changed = min(book.levels.bid_changed, book.bid_changed)
+    book.levels.ask_changed = min(book.levels.ask_changed, book.ask_changed)
+
+
 cdef inline void end_stage(Tracker tracker, int histogram) noexcept:
     """Record, of a message that is sampled, how long the stage took that ends here."""
     cdef int64_t now_ns
@@ -418,8 +425,6 @@ cdef class Tracker(Inbox):
         if book.levels.replace(bids, bid_count, asks, ask_count) < 0:
             raise MemoryError
         self.counters.add(Count.SNAPSHOTS, 1)
-        if book.is_put_off:
-            self.counters.add(Count.CONFLATED, 1)
         book.checked_ns = self.now_ns
         book.last_ns = self.now_ns
         if is_audit and self.audit(book, sequence):
@@ -603,11 +608,11 @@ cdef class Tracker(Inbox):
         quote.bid_size = bid_size
         quote.ask_price = ask_price
         quote.ask_size = ask_size
-        levels.view(&self.view)
         if book.is_put_off:
-            book.is_put_off = False
-            self.view.bid_changed = min(self.view.bid_changed, book.bid_changed)
-            self.view.ask_changed = min(self.view.ask_changed, book.ask_changed)
+            # Something else is told of it, before the read ends.
+            self.counters.add(Count.CONFLATED, 1)
+            take_up(book)
+        levels.view(&self.view)
         if same:
             return self.sink.on_depth(quote, book.sequence, book.epoch, &self.view)
         book.quoted = True
@@ -625,6 +630,8 @@ cdef class Tracker(Inbox):
         book.is_put_off = True
         book.bid_changed = book.levels.bid_changed
         book.ask_changed = book.levels.ask_changed
+        if book.next_put_off is not None or book is self.last_put_off:
+            return 0                # in line since before it was published for another reason
         if self.last_put_off is None:
             self.first_put_off = book
         else:
@@ -637,23 +644,27 @@ cdef class Tracker(Inbox):
 
         Returns the Actions it calls for; what a sink raises is counted, and stops nothing.
         """
-        cdef TrackedBook book = self.first_put_off
-        cdef TrackedBook following
+        cdef TrackedBook book
         cdef int before = self.actions
         cdef int asked
+        cdef bint is_done = False
         self.actions = Action.NOTHING
-        self.first_put_off = None
-        self.last_put_off = None
-        try:
-            while book is not None:
-                following = book.next_put_off
-                book.next_put_off = None
-                if book.is_put_off:
-                    self.publish(book, self.now_ns, 0)
-                book = following
-            self.sink.flush()
-        except Exception as error:
-            self.sink_error(error)
+        while not is_done:
+            try:
+                while self.first_put_off is not None:
+                    book = self.first_put_off
+                    self.first_put_off = book.next_put_off
+                    book.next_put_off = None
+                    if self.first_put_off is None:
+                        self.last_put_off = None
+                    if book.is_put_off:
+                        take_up(book)
+                        # The host's clock may have gone on since its message came.
+                        self.publish(book, book.last_ns, 0)
+                is_done = True
+                self.sink.flush()
+            except Exception as error:
+                self.sink_error(error)
         asked = self.actions
         self.actions |= before
         return asked

@@ -1487,6 +1487,65 @@ def test_with_last_in_read_a_snapshot_overtakes_what_was_put_off():
     assert feed.counter("conflated") == 1
 
 
+def test_with_last_in_read_a_book_told_of_in_between_hides_no_other():
+    other, third = "orderbook:MSFT:10", "orderbook:TSLA:10"
+    feed = live_feed(AAPL, other, third, last_in_read=True)
+    feed.update(101, [(150.0, 2.0)])
+    feed.update(101, [(150.0, 3.0)], channel=other)
+    feed.snapshot(200, *SOUND)
+    feed.update(201, [(150.0, 4.0)])
+    feed.update(101, [(150.0, 5.0)], channel=third)
+    feed.session.read_ended()
+
+    assert [(q.instrument, q.sequence) for q in feed.quotes()] == [
+        (0, 200), (0, 201), (1, 101), (2, 101),
+    ]  # fmt: skip
+
+
+class Refusing(Recorder):
+    """Raises at updates of one instrument."""
+
+    def quote(self, event):
+        super().quote(event)
+        if event.instrument == 0 and event.sequence > 100:
+            raise RuntimeError("no")
+
+
+@pytest.mark.req("I-03")
+def test_with_last_in_read_a_sink_that_raises_keeps_no_book_from_the_others():
+    other, third = "orderbook:MSFT:10", "orderbook:TSLA:10"
+    feed = live_feed(AAPL, other, third, last_in_read=True, sink=Refusing())
+    for sequence in (101, 102):
+        for channel in (AAPL, other, third):
+            feed.update(sequence, [(150.0, 2.0)], channel=channel)
+        feed.session.read_ended()
+
+        assert [q.sequence for q in feed.quotes()] == 3 * [sequence]
+    assert feed.counter("sink_errors") == 2
+    assert feed.counter("faults") == 0
+
+
+def test_with_last_in_read_an_audit_passes_nothing_over():
+    feed = live_feed(last_in_read=True)
+    feed.update(101, [(150.0, 2.0)])
+    feed.snapshot(101, [(150.0, 2.0), (149.95, 1000.0)], SOUND[1])
+    feed.session.read_ended()
+
+    assert [quote.sequence for quote in feed.quotes()] == [101]
+    assert feed.counter("audits") == 1
+    assert feed.counter("conflated") == 0
+
+
+def test_with_last_in_read_a_quote_is_of_when_its_message_came():
+    feed = live_feed(last_in_read=True)
+    came_ns = feed.now_ns
+    feed.update(101, [(150.0, 2.0)])
+    feed.session.prove(came_ns + SECOND_NS)
+    feed.session.read_ended()
+
+    assert [quote.recv_ns for quote in feed.quotes()] == [came_ns]
+
+
 # ── publish = "changes" ───────────────────────────────────────────────────────────────
 
 
