@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from feedhandler.codec import MsgspecCodec
+from feedhandler.codec import Codec, MsgspecCodec
 from feedhandler.counters import Counters
 from feedhandler.session import Session
 from feedhandler.sink import PythonSink, QuoteEvent, TradeEvent
@@ -142,6 +142,7 @@ class Socket:
                 collect |= actions & RESYNC
                 self.act(actions)
         if not self.gone:
+            collect |= session.read_ended() & RESYNC
             if collect and not self.closing:
                 self.act(session.collect(host.now_ns))
             host.take()
@@ -244,6 +245,7 @@ class Socket:
         self.closing = True
         self.closing_ns = self.host.now_ns
         self.host.session.closing(self.host.now_ns)
+        self.host.session.read_ended()
 
 
 class Host:
@@ -260,6 +262,7 @@ class Host:
         watcher: Watcher,
         name: str,
         endpoint: str,
+        codec: Codec | None = None,
         **options: Any,
     ) -> None:
         self.name = name
@@ -275,7 +278,7 @@ class Host:
         self._network = network
         page = bytearray(Counters.size_for(len(COUNTERS), len(HISTOGRAMS)))
         self.session = Session(
-            MsgspecCodec(),
+            codec or MsgspecCodec(),
             self.sink,
             Counters(page, COUNTERS, HISTOGRAMS),
             Throttle(self.subscribes, WINDOW_NS),
@@ -323,6 +326,7 @@ class Host:
         self.socket = None
         self.watcher.ended(self, code)
         self.session.closed(self.now_ns, code, reason)
+        self.session.read_ended()
         self.watcher.decided(self)
         self.take()
         self.next()
@@ -381,6 +385,7 @@ class Host:
     def flush(self) -> None:
         """Send what was asked for just now."""
         socket = self.socket
+        self.session.read_ended()
         if socket is not None and socket.open and not socket.closing:
             socket.act(self.session.collect(self.now_ns))
         self.take()
@@ -443,5 +448,6 @@ class Client:
                 socket.watch_close(now_ns)
             elif actions := host.session.tick(now_ns):
                 socket.act(actions)
+            host.session.read_ended()
             if host.session.events:
                 host.take()

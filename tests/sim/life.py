@@ -7,6 +7,7 @@ from random import Random
 
 from feedhandler.authentication import ApiKey
 from feedhandler.backoff import Backoff
+from feedhandler.codec import MsgspecCodec, ScanCodec
 from feedhandler.protocol.channels import CUSTOM, MARKET_DATA, NOTIFICATIONS, TRADING
 from feedhandler.reconnect import Reconnect
 from feedhandler.secret import Secret
@@ -91,14 +92,19 @@ class Life:
     def _hosts(self, random: Random, host_type: type[Host]) -> list[Host]:
         key = ApiKey(API_KEY, Secret(SECRET))
         offset_ns = EPOCH_NS + random.choice(SKEWS_S) * SECOND
+        # Chances of their own: what a seed stands for stays as it is.
+        ways = self.world.random("ways")
         audits = "alter" in self.kinds or random.random() < 0.2
         hosts = []
         for name, endpoint in CONNECTIONS:
             private = endpoint != MARKET_DATA
+            changes_only = random.random() < 0.2
             host = host_type(
                 self.world, self.network, self.judge, name, endpoint,
+                codec=ways.choice((MsgspecCodec, ScanCodec))(),
                 utc_offset_ns=offset_ns,
-                changes_only=random.random() < 0.2,
+                changes_only=changes_only,
+                last_in_read=ways.random() < 0.5 and not changes_only,
                 resync_interval_ns=20 * SECOND if audits else 0,
                 quiet_after_ns=random.choice((0, 5, 30)) * SECOND,
                 key=key if private else None,
