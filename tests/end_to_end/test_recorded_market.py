@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from feedhandler.handler import CODECS
 from feedhandler.records import Flags
 from tests.end_to_end.processes import (
     attached,
@@ -23,8 +24,8 @@ SOUND = Flags.LIVE | Flags.CROSSED
 SECONDS = 60.0
 
 
-def toml(recording: Recording, url: str, name: str) -> str:
-    lines = [f'url = "{url}"', "[shm]", f'name = "{name}"']
+def toml(recording: Recording, url: str, name: str, codec: str) -> str:
+    lines = [f'url = "{url}"', f'codec = "{codec}"', "[shm]", f'name = "{name}"']
     for table in recording.instruments():
         lines.append("[[instruments]]")
         lines += [f"{key} = {json.dumps(value)}" for key, value in table.items()]
@@ -36,14 +37,17 @@ def expected(text: str) -> float:
 
 
 @pytest.mark.req("OB-11", "OB-12", "BP-10")
+@pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("recording", recordings(), ids=repr)
-def test_quotes_in_shared_memory_equal_the_truth(recording: Recording, tmp_path: Path):
+def test_quotes_in_shared_memory_equal_the_truth(
+    recording: Recording, codec: str, tmp_path: Path
+):
     name = unique("truth")
     truth = recording.truth()
     batches: list[Any] = []
     with venue("--replay", str(recording.path), "--speed", "max") as (_, url):
         config = tmp_path / "feed.toml"
-        config.write_text(toml(recording, url, name))
+        config.write_text(toml(recording, url, name, codec))
         with (
             program("run", "--config", str(config)) as handler,
             attached(name) as market,
@@ -84,8 +88,9 @@ def test_quotes_in_shared_memory_equal_the_truth(recording: Recording, tmp_path:
 
 
 @pytest.mark.req("OB-13", "OB-15")
+@pytest.mark.parametrize("codec", CODECS)
 @pytest.mark.parametrize("recording", recordings(), ids=repr)
-def test_the_book_in_process_equals_the_truth(recording: Recording):
+def test_the_book_in_process_equals_the_truth(recording: Recording, codec: str):
     import asyncio
 
     from feedhandler import FeedHandler, PythonSink
@@ -100,6 +105,7 @@ def test_the_book_in_process_equals_the_truth(recording: Recording):
         config = build(
             {
                 "url": url,
+                "codec": codec,
                 "shm": {"name": unique("crc")},
                 # The checks below take longer than the market did.
                 "stall_after": 0,
