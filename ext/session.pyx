@@ -602,7 +602,7 @@ cdef class Session(Tracker):
         # A channel that waits to be asked for again is one that the venue may have.
         asked_for = route.confirmed or channel not in self.to_subscribe
         self.drop(route)
-        if asked_for and self.state in CONNECTED:
+        if asked_for and self.state in CONNECTED and channel not in self.to_unsubscribe:
             self.to_unsubscribe.append(channel)
         self.settle_state()
 

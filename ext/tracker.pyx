@@ -943,7 +943,8 @@ cdef class Tracker(Inbox):
         if route.book is not None:
             route.book.sync.lost()
             self.degrade(route.book, False)
-        del self.routes[route.channel]
+        if self.routes.get(route.channel) is route:     # whom it is told may have been first
+            del self.routes[route.channel]
         self.table = RouteTable(list(self.routes.values()))
 
     def connected(self, int64_t now_ns):

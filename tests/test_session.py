@@ -146,6 +146,22 @@ def test_what_comes_after_the_unsubscribe_is_dropped_and_counted():
     assert feed.book(MSFT).is_live
 
 
+def test_a_sink_may_give_up_the_channel_that_it_hears_is_given_up():
+    class Quitting(Recorder):
+        def quote(self, event):
+            super().quote(event)
+            if event.flags & STALE:
+                feed.session.remove(AAPL)
+
+    feed = live_feed(AAPL, sink=Quitting())
+    feed.session.remove(AAPL)
+    feed.collect()
+
+    assert [quote.flags & TRUST for quote in feed.quotes()] == [STALE]
+    assert feed.asked() == [("unsubscribe", [AAPL])]
+    assert feed.session.routes == {}
+
+
 def test_a_channel_outside_the_grammar_is_refused():
     feed = Feed()
 
