@@ -35,11 +35,13 @@ SHRUG = frame(TEXT, {"type": "novel"})
 
 
 def run(
-    script: Callable[[Peer], Awaitable[Any]], max_message_bytes: int = LIMIT
+    script: Callable[[Peer], Awaitable[Any]],
+    max_message_bytes: int = LIMIT,
+    **options: Any,
 ) -> Feed:
     """Let a feed meet *script* once, and return it as it is when both are done."""
     once = Reconnect(Backoff(attempts=0))
-    feed = Feed(AAPL, opened=False, reconnect=once)
+    feed = Feed(AAPL, opened=False, reconnect=once, **options)
     done: list[bool] = []
 
     async def whole(peer: Peer) -> None:
@@ -397,6 +399,43 @@ def test_one_read_has_one_receive_time():
     stamps = {quote.recv_ns for quote in run(script).quotes()[1:21]}
 
     assert len(stamps) == 1
+
+
+def update(sequence: int) -> bytes:
+    levels = [(150.0, float(sequence))]
+    message = book("orderbook_update", sequence, levels, [])
+    return frame(TEXT, json.dumps(message).encode())
+
+
+def test_with_last_in_read_every_read_ends_with_its_quotes():
+    async def script(peer: Peer) -> None:
+        await live(peer)
+        await synchronise(peer)
+        for sequence in range(101, 121, 2):
+            # Nothing waits for the next tick.
+            await peer.send(update(sequence), update(sequence + 1))
+            await synchronise(peer)
+
+    feed = run(script, last_in_read=True)
+    quotes = [quote for quote in feed.quotes() if quote.flags & Flags.LIVE]
+
+    assert [quote.sequence for quote in quotes] == [*range(100, 121, 2)]
+    assert feed.counter("conflated") == 10
+
+
+@pytest.mark.req("I-03")
+def test_with_last_in_read_a_close_frame_overtakes_what_came_before_it():
+    async def script(peer: Peer) -> None:
+        await live(peer)
+        await synchronise(peer)
+        await peer.send(update(101), update(102), close_frame(1000))
+
+    feed = run(script, last_in_read=True)
+
+    assert [(quote.sequence, quote.flags & Flags.LIVE) for quote in feed.quotes()] == [
+        (100, Flags.LIVE), (102, 0),
+    ]  # fmt: skip
+    assert feed.counter("conflated") == 2
 
 
 @pytest.mark.req("F-51", "BP-06")
