@@ -1503,6 +1503,20 @@ def test_with_last_in_read_a_snapshot_overtakes_what_was_put_off():
     assert feed.counter("conflated") == 1
 
 
+@pytest.mark.req("I-03")
+def test_with_last_in_read_what_is_not_live_waits_for_no_end():
+    feed = live_feed(last_in_read=True, pongs=False)
+    feed.tick()
+    feed.tick(3)
+    feed.quotes()
+    feed.update(101, [(150.0, 2.0)])
+    feed.update(102, [(150.0, 3.0)])
+
+    assert [(q.sequence, q.flags & TRUST) for q in feed.quotes()] == [
+        (101, STALE), (102, STALE),
+    ]  # fmt: skip
+
+
 def test_with_last_in_read_a_book_told_of_in_between_hides_no_other():
     other, third = "orderbook:MSFT:10", "orderbook:TSLA:10"
     feed = live_feed(AAPL, other, third, last_in_read=True)

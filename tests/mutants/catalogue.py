@@ -370,6 +370,7 @@ STALLED = (
     "test_session_life.py::"
     "test_what_waited_in_the_socket_is_stale_until_all_of_it_was_read"
 )
+IN_READ = "test_session.py::test_with_last_in_read"
 
 TRACKER = of(
     "ext/tracker.pyx",
@@ -428,6 +429,43 @@ TRACKER = of(
         "            return self.on_bad_book(channel)",
         "self.counters.add(Count.MISMATCHES, 1)\n            return 0",
         SYMBOL,
+    ),
+    # One quote of a book for a read.
+    (
+        "a book that is not LIVE waits for the end of the read",
+        "if self.last_in_read and book.quote.flags & Flags.LIVE:",
+        "if self.last_in_read:",
+        f"{IN_READ}_what_is_not_live_waits_for_no_end",
+    ),
+    (
+        "a book is put in line twice",
+        "if book.next_put_off is not None or book is self.last_put_off:",
+        "if False:",
+        f"{IN_READ}_a_book_told_of_in_between_hides_no_other",
+    ),
+    (
+        "a sink that raises ends the read for all books",
+        "while not is_done:",
+        "if not is_done:",
+        f"{IN_READ}_a_sink_that_raises_keeps_no_book_from_the_others",
+    ),
+    (
+        "a quote is of when the read ended",
+        "self.publish(book, book.last_ns, 0)",
+        "self.publish(book, self.now_ns, 0)",
+        f"{IN_READ}_a_quote_is_of_when_its_message_came",
+    ),
+    (
+        "what a snapshot overtakes is published after it",
+        "if book.is_put_off:\n                        take_up(book)",
+        "if True:\n                        take_up(book)",
+        f"{IN_READ}_a_snapshot_overtakes_what_was_put_off",
+    ),
+    (
+        "the levels of all but the last message of a read are kept from the board",
+        "book.levels.bid_changed = min(book.levels.bid_changed, book.bid_changed)",
+        "pass",
+        "test_sink.py::test_all_levels_of_messages_with_one_quote_reach_the_board",
     ),
     # What is held behind a gap.
     (
@@ -1406,6 +1444,16 @@ TRADING = [
     ),
 ]
 
+LISTENER = of(
+    "ext/listener.pyx",
+    (
+        "a read ends at the next tick",
+        "actions |= self.session.end_read()",
+        "pass",
+        "test_listener.py::test_with_last_in_read_every_read_ends_with_its_quotes",
+    ),
+)
+
 MUTANTS = [
     *TRADING,
     *SYNC,
@@ -1414,6 +1462,7 @@ MUTANTS = [
     *SCAN,
     *TRACKER,
     *SESSION,
+    *LISTENER,
     *RING,
     *PYTHON,
     *COMMANDS,
