@@ -24,8 +24,11 @@ SOUND = Flags.LIVE | Flags.CROSSED
 SECONDS = 60.0
 
 
-def toml(recording: Recording, url: str, name: str, codec: str) -> str:
-    lines = [f'url = "{url}"', f'codec = "{codec}"', "[shm]", f'name = "{name}"']
+def toml(
+    recording: Recording, url: str, name: str, codec: str, publish: str = "every"
+) -> str:
+    lines = [f'url = "{url}"', f'codec = "{codec}"', f'publish = "{publish}"']
+    lines += ["[shm]", f'name = "{name}"']
     for table in recording.instruments():
         lines.append("[[instruments]]")
         lines += [f"{key} = {json.dumps(value)}" for key, value in table.items()]
@@ -85,6 +88,46 @@ def test_quotes_in_shared_memory_equal_the_truth(
                 f"{symbol} {field}",
             )
     assert left_behind(name) == []
+
+
+@pytest.mark.req("I-04", "BP-10")
+def test_with_last_in_read_no_quote_is_missing_but_those_that_are_counted(
+    tmp_path: Path,
+):
+    recording, name = recordings()[0], unique("last")
+    truth = recording.truth()
+    with venue("--replay", str(recording.path), "--speed", "max") as (_, url):
+        config = tmp_path / "feed.toml"
+        config.write_text(toml(recording, url, name, "scan", "last_in_read"))
+        with (
+            program("run", "--config", str(config)) as handler,
+            attached(name) as market,
+        ):
+            quotes = market.quotes(start="oldest")
+            read: list[tuple[str, int]] = []
+
+            def all_there() -> bool:
+                passed_over = market.counters()["conflated"]
+                batch = quotes.poll()
+                batch = batch[(batch["flags"] & SOUND) != 0]
+                read.extend(batch[["instrument", "sequence"]].tolist())
+                return len(read) + passed_over >= len(truth)
+
+            until(all_there, "every quote", SECONDS)
+            symbols = market.symbols()
+            tops = {symbol: market.top(symbol) for symbol in symbols}
+            passed_over = market.counters()["conflated"]
+            assert handler.end() == 0
+
+    states = [(symbols.index(r["symbol"]), int(r["sequence"])) for r in truth]
+    assert len(read) + passed_over == len(truth)
+    assert passed_over > 0
+    for instrument, symbol in enumerate(symbols):
+        ours = [sequence for number, sequence in read if number == instrument]
+        theirs = [sequence for number, sequence in states if number == instrument]
+        rest = iter(theirs)
+        assert all(sequence in rest for sequence in ours)
+        assert ours[-1] == theirs[-1] == tops[symbol].sequence
 
 
 @pytest.mark.req("OB-13", "OB-15")
