@@ -247,7 +247,11 @@ class Conflation(RuleBasedStateMachine):
                 assert self.last.counter(name) == self.every.counter(name), name
 
 
-TestConflation = pytest.mark.req("I-03", "I-04")(Conflation.TestCase)
-TestConflation.settings = settings(
-    max_examples=40, stateful_step_count=40, deadline=None, report_multiple_bugs=False
-)
+@pytest.mark.req("I-03", "I-04")
+class TestConflation(Conflation.TestCase):
+    settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.stress
+class TestConflationForLong(Conflation.TestCase):
+    settings = settings(max_examples=5_000, stateful_step_count=40, deadline=None)
