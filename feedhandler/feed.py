@@ -89,10 +89,15 @@ class Feed:
         return self._loop.within(act, *args, **kwargs)
 
     def live(self, timeout: float) -> None:
-        """Poll until every book is LIVE; TimeoutError after *timeout* seconds."""
+        """Poll until every book is LIVE and every other channel confirmed.
+
+        Raises TimeoutError after *timeout* seconds, and ConnectionFailed when a
+        connection has given up.
+        """
         end = time.monotonic() + timeout
         while not self.handler.is_live:
             self.poll()
+            self.handler.check_connections()
             if time.monotonic() > end:
                 raise TimeoutError(f"not every book is LIVE after {timeout} s")
 

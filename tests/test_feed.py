@@ -118,6 +118,19 @@ def test_a_feed_that_has_given_up_says_so_when_it_is_polled():
         until(feed, lambda: False, "the end")
 
 
+def test_waiting_for_what_has_failed_ends_at_once(feedhandler_venue):
+    settings = config(
+        feedhandler_venue,
+        credentials={"api_key": "key-of-nobody"},
+        limits={"reconnect_base_s": 0.0, "reconnect_attempts": 0},
+    )
+    with (
+        Feed(settings, secret=Secret("wrong")) as feed,
+        pytest.raises(ConnectionFailed),
+    ):
+        feed.live(10 * SECONDS)
+
+
 def test_a_name_that_is_taken_leaves_nothing_open(feedhandler_venue):
     settings = config(feedhandler_venue)
     with Feed(settings) as feed:
