@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -23,7 +24,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Have what a test runs in asyncio run on a loop that reads sockets by itself."""
+    """Have what a test runs in asyncio run on a loop that reads sockets by itself.
+
+    And hear of Ctrl-C, which a shell has its background jobs ignore, and theirs.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     loop = config.getoption("--loop")
     if loop != "asyncio":
         asyncio.set_event_loop_policy(_Policy(loop == "spin"))
