@@ -94,6 +94,13 @@ def wait_for(stream, count: int = 1, seconds: float = 5.0) -> np.ndarray:
     return np.concatenate([batch for batch in batches if len(batch)])
 
 
+def wait_until_live(market: consumer.MarketData, seconds: float = 5.0) -> None:
+    """A writer that has just lost its processor for long is STALLED, and back at once."""
+    deadline = time.monotonic() + seconds
+    while not market.is_live("AAPL"):
+        assert time.monotonic() < deadline, market.status().state
+
+
 def test_a_consumer_imports_neither_asyncio_nor_picows():
     script = """
         import sys
@@ -337,7 +344,7 @@ def test_a_consumer_survives_the_death_of_its_writer(tmp_path):
         market = consumer.attach("md", directory=tmp_path)
         quotes = market.quotes()
         wait_for(quotes, 100)
-        assert market.is_live("AAPL")
+        wait_until_live(market)
         writer.kill()
         writer.communicate()
         while quotes.has_next():
@@ -351,7 +358,7 @@ def test_a_consumer_survives_the_death_of_its_writer(tmp_path):
         writer = start()
         wait_for(quotes, 100)
         assert quotes.resets == 1
-        assert market.is_live("AAPL")
+        wait_until_live(market)
         market.close()
     finally:
         writer.kill()
