@@ -95,7 +95,7 @@ def wait_for(stream, count: int = 1, seconds: float = 5.0) -> np.ndarray:
 
 
 def wait_until_live(market: consumer.MarketData, seconds: float = 5.0) -> None:
-    """A writer that has just lost its processor for long is STALLED, and back at once."""
+    """A writer that was without a processor for long is STALLED, and back at once."""
     deadline = time.monotonic() + seconds
     while not market.is_live("AAPL"):
         assert time.monotonic() < deadline, market.status().state
