@@ -169,7 +169,7 @@ cdef class Pump:
                     return DUE
                 asked = 0
                 if self.spins:
-                    self.passes += 1
+                    self.passes = self.passes + 1
                 elif self.sleep():
                     return DUE
             if wait and (self.passes >= PASSES or self.indirect and asked == 0):
@@ -180,12 +180,12 @@ cdef class Pump:
             if self.next >= self.count:
                 self.next = 0
             self.at = self.next
-            self.next += 1
+            self.next = self.next + 1
             asked += 1
             socket = &self.sockets[self.at]
             size = recv(socket.descriptor, socket.room, socket.size, MSG_DONTWAIT)
             if size > 0:
-                self.passes += 1
+                self.passes = self.passes + 1
                 self.size = size
                 return DATA
             if size == 0 or errno not in (EAGAIN, EINTR):
@@ -333,7 +333,7 @@ cdef class Pump:
             # Who wants something may have closed a connection.
             self.sweep()
         self.read_once(loop)
-        self.passes += 1
+        self.passes = self.passes + 1
         if not self.wanted and not (self.is_to_look() and self.is_due()):
             return self.reads != before
         loop.run_once()
