@@ -422,16 +422,6 @@ class FeedEventLoop(asyncio.SelectorEventLoop):
         """
         return self.pump.turn(self)
 
-    def within(self, act, /, *args, **kwargs):
-        """Call *act* as if it were a callback of this loop, which is not running."""
-        if running_loop() is not None:
-            raise RuntimeError("this thread has a loop that is running already")
-        set_running_loop(self)
-        try:
-            return act(*args, **kwargs)
-        finally:
-            set_running_loop(None)
-
     def run_once(self):
         """Run the callbacks and timers that are due, once."""
         self._reading.stop = super().stop

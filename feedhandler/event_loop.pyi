@@ -1,9 +1,4 @@
 from asyncio import SelectorEventLoop, Transport
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
-
-_Given = ParamSpec("_Given")
-_Returned = TypeVar("_Returned")
 
 class Pump:
     def __new__(cls) -> Pump: ...
@@ -24,11 +19,4 @@ class FeedEventLoop(SelectorEventLoop):
     pump: Pump
     def __init__(self, spin: bool = False) -> None: ...
     def turn(self) -> bool: ...
-    def within(
-        self,
-        act: Callable[_Given, _Returned],
-        /,
-        *args: _Given.args,
-        **kwargs: _Given.kwargs,
-    ) -> _Returned: ...
     def run_once(self) -> None: ...

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, Self
 
 from feedhandler.config import FeedConfig
 from feedhandler.event_loop import FeedEventLoop
@@ -15,19 +15,16 @@ from feedhandler.tracker import Event
 
 __all__ = ["Feed"]
 
-Given = ParamSpec("Given")
-Returned = TypeVar("Returned")
-
 
 class Feed:
     """A feed without a thread or an asyncio loop of its own: poll() does what is ready.
 
-    Takes what FeedHandler takes, which it has as *handler*; its sinks and callables are
-    called from within poll(), on the caller's thread. One thread, the same for all
-    calls, in which no asyncio loop is running; not from within its sinks and callables:
-    RuntimeError, otherwise. What is not polled for ``stall_after``
-    seconds has fallen behind: all of its books are STALE until they are known to be of
-    now.
+    Takes what FeedHandler takes, which it has as *handler*, to be used between polls.
+    Sinks and callables are called from within poll(), on the caller's thread. One
+    thread, the same for all calls, in which no asyncio loop is running; not from within
+    the sinks and callables: RuntimeError, otherwise. What is not polled for
+    ``stall_after`` seconds has fallen behind: all of its books are STALE until they are
+    known to be of now.
 
     Use as a context manager, or call start() and stop().
     """
@@ -71,22 +68,8 @@ class Feed:
             return 0
         before = self._happened
         self._happened = self.handler.happened
-        if self.handler.has_ended:
-            self.handler.check_connections()
+        self.handler.check_connections(all_of_them=True)
         return self._happened - before
-
-    def do(
-        self, act: Callable[Given, Returned], *args: Given.args, **kwargs: Given.kwargs
-    ) -> Returned:
-        """Call what belongs to the handler, as from its loop; return what it returns.
-
-        ``feed.do(feed.handler.subscribe, "MSFT")``; with an API key ``sent =
-        feed.do(feed.handler.flow.submit, order, time.monotonic_ns())``, and ``answer =
-        feed.do(feed.handler.answer, sent)`` for a future that poll() makes done.
-        """
-        if self._loop is None:
-            raise RuntimeError("the feed is not running")
-        return self._loop.within(act, *args, **kwargs)
 
     def live(self, timeout: float) -> None:
         """Poll until every book is LIVE and every other channel confirmed.

@@ -231,31 +231,22 @@ class FeedHandler:
         """
         async with asyncio.timeout(timeout):
             while not self.is_live:
-                self._raise_failed()
+                self.check_connections()
                 await asyncio.sleep(LIVE_POLL_S)
 
     async def wait(self) -> None:
         """Wait until every connection has given up, and raise ConnectionFailed then."""
         while True:
-            self._raise_failed(all_of_them=True)
+            self.check_connections(all_of_them=True)
             await asyncio.sleep(BEAT_S)
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether every connection has given up for good."""
-        connections = self._connections
-        return bool(connections) and all(c.failed is not None for c in connections)
 
     @property
     def happened(self) -> int:
         """How many events there were: what sinks and callables were given."""
         return self._told + sum(c.session.records for c in self._connections)
 
-    def check_connections(self) -> None:
-        """Raise ConnectionFailed if one has given up for good."""
-        self._raise_failed()
-
-    def _raise_failed(self, all_of_them: bool = False) -> None:
+    def check_connections(self, all_of_them: bool = False) -> None:
+        """Raise ConnectionFailed if one has given up for good, or only if all have."""
         failed = [c for c in self._connections if c.failed is not None]
         if failed and (not all_of_them or len(failed) == len(self._connections)):
             raise ConnectionFailed(

@@ -148,9 +148,9 @@ def test_symbols_come_and_go_between_polls(feedhandler_venue):
     settings = config(feedhandler_venue, limits=limits)
     with Feed(settings) as feed:
         feed.live(SECONDS)
-        feed.do(feed.handler.subscribe, "BTC-USD")
+        feed.handler.subscribe("BTC-USD")
         until(feed, lambda: feed.handler.book("BTC-USD").is_live, "the new book")
-        feed.do(feed.handler.unsubscribe, "AAPL")
+        feed.handler.unsubscribe("AAPL")
         assert feed.handler.symbols == ["MSFT", "BTC-USD"]
         feed.live(SECONDS)
 
@@ -166,8 +166,8 @@ def test_orders_are_sent_and_answered_between_polls(feedhandler_venue):
         order = OrderData(
             symbol="AAPL", side="buy", type="limit", quantity=10, price=120.0
         )
-        sent = feed.do(flow.submit, order, time.monotonic_ns())
-        answer = feed.do(feed.handler.answer, sent)
+        sent = flow.submit(order, time.monotonic_ns())
+        answer = feed.handler.answer(sent)
         until(feed, answer.done, "the answer")
 
         assert answer.result().data.status == "accepted"
