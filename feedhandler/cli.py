@@ -298,7 +298,8 @@ def _run(options: argparse.Namespace) -> int:
     async def feed(stop: asyncio.Event) -> int:
         async with FeedHandler(config, secret=secret) as handler:
             print(f"feed {config.shm.name} url={config.url}", flush=True)
-            collector.settle()
+            if config.loop.gc == "automatic":
+                collector.settle()
             waiting = asyncio.ensure_future(handler.wait())
             stopping = asyncio.ensure_future(stop.wait())
             await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
