@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from benchmarks.bench_faults import Told, wait_for
 from benchmarks.harness import BOARD_LEVELS, INSTRUMENTS, ROOT
+from benchmarks.wire import FIRST, LAST, on_the_first_processor
 from feedhandler.board import Board
 from feedhandler.consumer import MarketData, attach
 
@@ -24,8 +25,6 @@ DEPTH = 10
 CONNECTIONS = (1, 2, 3, 4, 5)
 MANY = 1_000_000
 START_S = 30.0
-PROCESSORS = sorted(os.sched_getaffinity(0))
-FIRST, LAST = PROCESSORS[0], PROCESSORS[-1]
 
 FEED = """
 url = "ws://127.0.0.1:{port}"
@@ -80,17 +79,6 @@ def processor_ns(pid: int) -> int:
     return time.clock_gettime_ns(clock.value)
 
 
-@contextlib.contextmanager
-def on_first() -> Iterator[None]:
-    """Be on the first processor, away from the feed, with all that is started here."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {FIRST})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
 class Scene:
     """A venue that plays, and feeds that follow it, one after the other."""
 
@@ -99,7 +87,7 @@ class Scene:
     ) -> None:
         self.symbols, self.depth = symbols, depth
         self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        stack.enter_context(on_first())
+        stack.enter_context(on_the_first_processor())
         self.venue = stack.enter_context(
             Told("benchmarks.replayed", FIRST, symbols, depth, count)
         )

@@ -31,30 +31,29 @@ def port_is_free() -> bool:
     return True
 
 
+def printed(program: str) -> str:
+    """Run a program of the page, which must end well, and return what it prints."""
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
 @pytest.mark.skipif(not port_is_free(), reason=f"port {PORT} of the README is in use")
 def test_the_code_of_the_readme_runs_as_printed(monkeypatch: pytest.MonkeyPatch):
     embed, poll, trade, consume, iterate = blocks()
     monkeypatch.setenv(VENUE_VARIABLE, "demo-secret")
     with venue(port=PORT):
-        trading = subprocess.run(
-            [sys.executable, "-c", trade],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-        assert trading.returncode == 0, trading.stderr
-        assert re.match(r"accepted o-\d+\n", trading.stdout)
-        assert "Balance(currency='USD'" in trading.stdout
-        polling = subprocess.run(
-            [sys.executable, "-c", poll],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-        assert polling.returncode == 0, polling.stderr
-        assert len(re.findall(r"^0 [\d.]+ [\d.]+$", polling.stdout, re.MULTILINE)) >= 10
+        trading = printed(trade)
+        assert re.match(r"accepted o-\d+\n", trading)
+        assert "Balance(currency='USD'" in trading
+        quotes = re.findall(r"^0 [\d.]+ [\d.]+$", printed(poll), re.MULTILINE)
+        assert len(quotes) >= 10
         feed = subprocess.Popen(
             [sys.executable, "-u", "-c", embed], stdout=subprocess.PIPE, text=True
         )
@@ -65,21 +64,14 @@ def test_the_code_of_the_readme_runs_as_printed(monkeypatch: pytest.MonkeyPatch)
         iterating = subprocess.Popen(
             [sys.executable, "-c", iterate], stdout=subprocess.PIPE, text=True
         )
-        reader = subprocess.run(
-            [sys.executable, "-c", consume],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
+        reader = printed(consume)
         rest = feed.stdout.read()
         feed.stdout.close()
 
         batches, _ = iterating.communicate(timeout=30)
         assert feed.wait(30) == 0
         assert rest.count("True") >= 3
-        assert reader.returncode == 0, reader.stderr
-        lines = reader.stdout.splitlines()
+        lines = reader.splitlines()
         assert any(re.match(r"AAPL [\d.]+ True$", line) for line in lines)
         assert lines[-1] == "CLOSED lost 0"
         assert iterating.returncode == 0
